@@ -1,0 +1,7 @@
+"""Self-correction instructions: they say that there may be an error, never whether there is one (arXiv 2409.12917, App. A)."""
+
+MATH = (
+    "There might be an error in the solution above because of lack of understanding of the question. Please correct the error, if any, "
+    "and rewrite the solution. Only output the final solution, ending with the final answer in \\boxed{}."
+)
+SUMS = "There may be an error in the answer above. Correct it if there is one and write the answer again."

