@@ -1,5 +1,6 @@
 """Tiny models, made once per session. The environment is set before torch or vLLM is imported, or it has no effect."""
 
+# ruff: noqa: E402
 import os
 
 for name, value in {

@@ -5,6 +5,8 @@ tied and untied heads. The folder loads by plain `from_pretrained`, as a downloa
 """
 
 import json
+import math
+from collections import Counter
 from pathlib import Path
 from typing import Literal
 
@@ -119,16 +121,11 @@ def _llama_tokenizer(vocab: int) -> PreTrainedTokenizerFast:
 
 
 def _gemma_tokenizer(vocab: int) -> PreTrainedTokenizerFast:
-    """Unigram pieces with spaces replaced by U+2581, falling back to bytes."""
+    """Unigram pieces (the corpus's words and characters, scored by frequency) with spaces as U+2581, falling back to bytes."""
     special = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", "<end_of_turn>"]
-    trained = Tokenizer(models.Unigram())
-    trained.normalizer = normalizers.Replace(" ", "▁")
-    trained.pre_tokenizer = pre_tokenizers.Split("▁", "merged_with_next")
-    size = vocab - len(special) - len(BYTES) - 1
-    trained.train_from_iterator(
-        CORPUS, trainers.UnigramTrainer(vocab_size=size, unk_token="<unk>", special_tokens=["<unk>"], show_progress=False)
-    )
-    pieces = [(piece, score) for piece, score in json.loads(trained.to_str())["model"]["vocab"] if piece != "<unk>"]
+    words = "".join(CORPUS).replace(" ", " ▁").split(" ")
+    counts = Counter(words) + Counter(char for word in words for char in word)
+    pieces = [(piece, math.log(count / counts.total())) for piece, count in counts.most_common(vocab - len(special) - len(BYTES) - 1)]
     raw = Tokenizer(models.Unigram([("<unk>", 0.0), *((b, -20.0) for b in BYTES), *pieces], unk_id=0, byte_fallback=True))
     raw.normalizer = normalizers.Replace(" ", "▁")
     raw.decoder = decoders.Sequence([decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse()])
