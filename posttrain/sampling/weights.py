@@ -1,10 +1,12 @@
 """A model's weights under the names that its checkpoint has, with LoRA merged in: what an engine is pushed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from posttrain.types import EngineError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -33,6 +35,24 @@ def checkpoint_names(model: "nn.Module") -> dict[str, Tensor]:
             seen.add(id(tensor))
             kept[plain] = tensor
     return kept
+
+
+def checked(weights: Iterable[tuple[str, Tensor]], expected: Mapping[str, Tensor], engine: str) -> Iterator[tuple[str, Tensor]]:
+    """`weights` as they come; raises `EngineError` at a name or shape that `expected` has not, and at the end for what never came."""
+    left = set(expected)
+    for name, tensor in weights:
+        if name not in expected:
+            raise EngineError(f"{engine}: the model has no weight {name!r}; it has {_some(sorted(expected))}")
+        if expected[name].shape != tensor.shape:
+            raise EngineError(f"{engine}: weight {name!r} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}")
+        left.discard(name)
+        yield name, tensor
+    if left:
+        raise EngineError(f"{engine}: {len(left)} of {len(expected)} weights were not pushed: {_some(sorted(left))}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _checkpoint_name(name: str) -> str | None:
