@@ -32,7 +32,9 @@ class HFEngine:
         self, model: "nn.Module", eos_ids: Sequence[int], *, pad_id: int | None = None, max_rows: int = 256, shared: bool = False
     ) -> None:
         if hasattr(model, "peft_config") and not shared:
-            raise EngineError("hf: a model under an adapter cannot take merged weights; give the plain model, or shared=True to sample from it")
+            raise EngineError(
+                "hf: a model under an adapter cannot take merged weights; give the plain model, or shared=True to sample from it"
+            )
         self.model, self.max_rows, self.shared = model, max_rows, shared
         config = model.config
         self.num_ids: int = config.get_text_config().vocab_size

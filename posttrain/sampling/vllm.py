@@ -32,7 +32,7 @@ CPU_ENVIRONMENT = {
 class VLLMEngine:
     """A vLLM engine of its own for `model_folder` (or a hub id); constructing it loads the weights, which takes seconds to minutes.
 
-    `eos_ids` are all ids that end a row. `timeout_s` bounds every call: a stuck engine is an `EngineError`, not a hang. After an error
+    `eos_ids` are all ids that end a row. `timeout_s` bounds every call, the start included: a stuck engine is an `EngineError`, not a hang. After an error
     in vLLM the engine stays refused (`EngineError` with the first text); close it and open another.
     """
 
@@ -47,7 +47,6 @@ class VLLMEngine:
         kv_cache_gib: float = 1.0,
         enforce_eager: bool = False,
         timeout_s: float = 1800.0,
-        start_timeout_s: float = 900.0,
     ) -> None:
         self.on_cpu = not torch.cuda.is_available()
         self.eos_ids, self.timeout_s, self.cached_tokens = tuple(eos_ids), timeout_s, 0
@@ -71,7 +70,7 @@ class VLLMEngine:
         for name, value in (ENVIRONMENT | (CPU_ENVIRONMENT if self.on_cpu else {})).items():
             os.environ.setdefault(name, value)
         self._found_group = torch.distributed.is_initialized()
-        self._llm = self._call(lambda: _start(options), start_timeout_s)
+        self._llm = self._call(lambda: _start(options), timeout_s)
         self.num_ids: int = self._llm.model_config.get_vocab_size()
         self.max_length: int = self._llm.model_config.max_model_len
         unknown = [i for i in eos_ids if not 0 <= i < self.num_ids]
@@ -157,7 +156,9 @@ class VLLMEngine:
         try:
             return self._worker.call(work, timeout_s)
         except TimeoutError:
-            raise EngineError(f"vllm: no answer within {timeout_s:g} s; the engine may be stuck. Raise engine.timeout_s if it is slow") from None
+            raise EngineError(
+                f"vllm: no answer within {timeout_s:g} s; the engine may be stuck. Raise engine.timeout_s if it is slow"
+            ) from None
         except Exception as error:
             self._died = f"{type(error).__name__}: {error}"
             raise error if isinstance(error, EngineError) else EngineError(f"vllm: {self._died}") from error

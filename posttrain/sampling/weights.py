@@ -80,9 +80,13 @@ def _lora_layers(model: "nn.Module") -> dict[int, Any]:
             continue
         weight = module.get_base_layer().weight
         if type(module) is not Linear or any(module.use_dora.values()) or any(module.lora_bias.values()):
-            raise ValueError(f"{name}: only plain LoRA on linear layers can be merged; found {type(module).__name__} with DoRA, a bias or so")
+            raise ValueError(
+                f"{name}: only plain LoRA on linear layers can be merged; found {type(module).__name__} with DoRA, a bias or so"
+            )
         if num_uses[id(weight)] > 1:
-            raise ValueError(f"{name}: its weight is tied to another layer's, so an adapter on it cannot be merged; leave it out of the targets")
+            raise ValueError(
+                f"{name}: its weight is tied to another layer's, so an adapter on it cannot be merged; leave it out of the targets"
+            )
         layers[id(weight)] = module
     return layers
 
