@@ -1,4 +1,4 @@
-"""`posttrain VERB ...`: each verb is a module with a `main`, imported only when it is called."""
+"""`posttrain VERB ...`: each verb is a module, imported only when it is called."""
 
 import argparse
 import importlib
@@ -6,60 +6,129 @@ import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
+from typing import Any
 
-from posttrain.config import ConfigError, describe, read_flags, read_yaml
-from posttrain.types import DataError
+from posttrain.config import ConfigError, build, describe, dump, merge, nearest, read_flags, read_yaml
+from posttrain.types import DataError, EngineError
 
-KINDS = {  # a recipe's `kind` -> the module that runs it, with `Config` and `main(config, out, resume)`
+KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config, out, resume) -> exit code`
     "score": "posttrain.rl.score",
     "sft": "posttrain.sft.train",
     "study": "posttrain.study",
 }
-VERBS = {
-    "train": "train a model by a recipe, or run a study of several recipes",
-    "eval": "evaluate a checkpoint or hub model on a suite",
-    "prompt": "print the prompts that a recipe or suite makes, as text and as token counts",
-    "grade": "grade a file of answers",
-    "report": "make the page that shows one or more runs",
-    "data": "verify data sets: every reference must pass its own grader",
+VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does)
+    "train": ("posttrain.cli", "train by a recipe, or run a study of several recipes"),
+    "eval": ("posttrain.evaluation.run", "evaluate a checkpoint or hub model on a suite"),
+    "prompt": ("posttrain.tasks.show", "show the prompts of a recipe or suite as a model will read them"),
+    "grade": ("posttrain.grading.file", "grade a file of answers"),
+    "report": ("posttrain.evaluation.report", "make the page that shows one or more runs"),
+    "data": ("posttrain.tasks.check", "check data sets: every reference must pass its own grader"),
 }
-EPILOG = """\
-Several YAML files merge left to right, and --key.path VALUE flags win over them. `posttrain train RECIPE --help` lists every key
-of that recipe's kind. Exit codes: 0 done, 1 the work failed, 2 the call or its input was wrong, 143 stopped by SIGTERM after a checkpoint."""
+EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 the call or its input was wrong, 143 stopped by SIGTERM after a checkpoint."
+TRAIN_HELP = """\
+Several recipe files merge left to right, and --key.path VALUE flags win over all of them:
+
+    posttrain train recipes/score_math/stage1.yaml recipes/overlays/tiny.yaml --optim.lr 3e-6
+
+`posttrain train RECIPE --help` lists every key of that recipe's kind, with its type, default and meaning.
+"""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(
+        prog="posttrain",
+        description="Post-training for language models: SCoRe self-correction by RL, graders, honest evaluation.",
+        epilog=f"`posttrain VERB --help` says more. {EXIT_CODES}",
+    )
+    verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
+    for name, (_, text) in VERBS.items():
+        verbs.add_parser(name, help=text, add_help=False)
+    verb = parser.parse_args(argv[:1]).verb
     try:
-        return run(argv)
+        return cli(argv[1:]) if verb == "train" else importlib.import_module(VERBS[verb][0]).cli(argv[1:])
     except (ConfigError, DataError) as error:
-        print(f"posttrain: {error}", file=sys.stderr)
-        return 2
-    except BrokenPipeError:
+        return _fail(error, 2)
+    except (EngineError, *_training_errors()) as error:
+        return _fail(error, 1)
+    except KeyboardInterrupt:
+        return _fail("interrupted; --resume goes on from the last checkpoint", 130)
+    except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
 
 
-def run(argv: Sequence[str]) -> int:
-    if argv[:1] == ["train"]:
-        return train(argv[1:])
-    if argv and argv[0] in VERBS:
-        module = {"eval": "evaluation.run", "prompt": "prompting.show", "grade": "grading.file", "report": "evaluation.report", "data": "tasks.check"}
-        return importlib.import_module(f"posttrain.{module[argv[0]]}").cli(argv[1:])
-    parser = argparse.ArgumentParser(prog="posttrain", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.description = "Post-training for language models: SCoRe self-correction, many-shot prompts, graders, honest evaluation."
-    verbs = parser.add_subparsers(metavar="VERB")
-    for name, text in VERBS.items():
-        verbs.add_parser(name, help=text)
-    parser.parse_args(argv)
-    parser.print_help()
-    return 2 if not argv else 0
-
-
-def train(argv: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser(prog="posttrain train", add_help=False, description=VERBS["train"])
-    parser.add_argument("recipe", nargs="*", help="recipe files; later ones win")
-    parser.add_argument("--out", type=Path, help="run folder (default: runs/<name of the last-but-overlay recipe>)")
-    parser.add_argument("--resume", action="store_true", help="go on from the folder's last checkpoint")
+def cli(argv: Sequence[str]) -> int:
+    """`posttrain train`."""
+    parser = argparse.ArgumentParser(
+        prog="posttrain train", add_help=False, description=TRAIN_HELP, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("recipe", nargs="*", type=Path, help="recipe files; in case of conflict the later one wins")
+    parser.add_argument("--out", type=Path, help="run folder; by default runs/<folder>/<name> of the first recipe file")
+    parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint, or start if there is none")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
-    parser.add_argument("-h", "--help", action="store_true")
+    parser.add_argument("-h", "--help", action="store_true", help="with a recipe: list the keys of its kind")
+    own, rest = parser.parse_known_args(_flags_last(argv))
+    if not own.recipe:
+        parser.print_help()
+        return 0 if own.help else 2
+    layers = [read_yaml(file) for file in own.recipe]
+    module = _module_of(layers)
+    if own.help:
+        print(keys_of(module.Config))
+        return 0
+    cfg = build(module.Config, [*layers, read_flags(rest)])
+    if own.dry_run:
+        print(dump(cfg), end="")
+        return 0
+    return module.main(cfg, own.out or Path("runs", own.recipe[0].parent.name, own.recipe[0].stem), own.resume)
+
+
+def keys_of(cls: type) -> str:
+    """The keys of a recipe kind, one paragraph each."""
+    lines = [f"{(cls.__doc__ or '').strip()}\n"]
+    for key, kind, default, text in describe(cls):
+        lines.append(f"  --{key}  <{kind}>  [{default}]" + (f"\n      {text}" if text else ""))
+    return "\n".join(lines)
+
+
+def _module_of(layers: Sequence[tuple[str, dict[str, Any]]]) -> ModuleType:
+    """The module that runs a recipe, by its `kind`."""
+    tree: dict[str, Any] = {}
+    for _, layer in layers:
+        tree = merge(tree, layer)
+    kind = tree.get("kind")
+    if kind not in KINDS:
+        found = "no `kind`" if kind is None else f"kind {kind!r}"
+        raise ConfigError(f"{layers[0][0]}: found {found}, expected one that can be trained: {', '.join(KINDS)}{nearest(str(kind), KINDS)}")
+    return importlib.import_module(KINDS[kind])
+
+
+def _flags_last(argv: Sequence[str]) -> list[str]:
+    """Our own words first, then `--key value` pairs, so that a value is never taken for a recipe file."""
+    own, rest = [], []
+    words = iter(argv)
+    for word in words:
+        if word in ("--resume", "--dry-run", "-h", "--help") or not word.startswith("--") or word.startswith("--out="):
+            own.append(word)
+        elif word == "--out":
+            own += [word, next(words, "")]
+        else:
+            rest += [word] if "=" in word else [word, *([value] if (value := next(words, None)) is not None else [])]
+    return own + rest
+
+
+def _training_errors() -> tuple[type[Exception], ...]:
+    """Errors of the modules that were used; nothing is imported for their sake."""
+    named = (("posttrain.rl.score", "TrainingError"), ("posttrain.rl.checkpoint", "CheckpointError"))
+    return tuple(getattr(sys.modules[module], name) for module, name in named if module in sys.modules)
+
+
+def _fail(error: object, code: int) -> int:
+    print(f"posttrain: {error}", file=sys.stderr)
+    return code
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -12,7 +12,7 @@ import dataclasses
 import difflib
 import types
 import typing
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 
@@ -57,9 +57,7 @@ def read_yaml(path: str | Path) -> Layer:
     """One recipe file as a layer; raises `ConfigError` on a missing file, bad YAML or a duplicate key."""
     path = Path(path)
     if not path.is_file():
-        near = difflib.get_close_matches(path.name, [p.name for p in path.parent.glob("*.yaml")], n=1)
-        hint = f"; did you mean {path.parent / near[0]}?" if near else ""
-        raise ConfigError(f"{path}: no such recipe file{hint}")
+        raise ConfigError(f"{path}: no such recipe file{nearest(path.name, [p.name for p in path.parent.glob('*.yaml')])}")
     try:
         tree = yaml.load(path.read_text(), Loader=_UniqueKeys)
     except (yaml.YAMLError, UnicodeDecodeError) as error:
@@ -118,6 +116,12 @@ def plain(value: Any) -> Any:
     if isinstance(value, (list, tuple)):
         return [plain(item) for item in value]
     return str(value) if isinstance(value, Path) else value
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """A "; did you mean ...?" to end an error with, or nothing where no known word is near."""
+    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]!r}?" if close else ""
 
 
 def describe(cls: type) -> Iterator[tuple[str, str, str, str]]:
@@ -179,9 +183,8 @@ def _first_line(cls: type, error: ValidationError, layers: Sequence[Layer]) -> s
     more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
     if problem["type"] == "unexpected_keyword_argument":
         known = _known_keys(cls, problem["loc"])
-        near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.5)
-        hint = f"did you mean {near[0]!r}?" if near else f"expected one of {', '.join(known)}"
-        return f"{where}: {dotted}: unknown key; {hint}{more}"
+        hint = nearest(str(path[-1]), known) or f"; expected one of {', '.join(known)}"
+        return f"{where}: {dotted}: unknown key{hint}{more}"
     if problem["type"] in ("missing", "missing_argument"):
         return f"{where}: {dotted}: missing; it is required{more}"
     message = problem["msg"].removeprefix("Value error, ")

@@ -32,7 +32,7 @@ class ChatFormat:
 
     def ask(self, messages: Sequence[Message]) -> TokenIds:
         """The prompt for a first attempt, ending where the assistant's text begins."""
-        return self._encode(self._render(messages))
+        return self.encode(self._render(messages))
 
     def revise(self, prompt_ids: TokenIds, completion_ids: TokenIds, instruction: str) -> TokenIds:
         """The prompt for the next attempt: `prompt_ids + completion_ids + the template's ids from there to the next attempt`.
@@ -53,13 +53,13 @@ class ChatFormat:
         """Ids from the end of an assistant's text to the start of its next one, the instruction within."""
         user, reply = Message(role="user", content="x"), Message(role="assistant", content=SENTINEL)
         rendered = self._render([user, reply, Message(role="user", content=instruction)])
-        return self._encode(rendered.partition(SENTINEL)[2])
+        return self.encode(rendered.partition(SENTINEL)[2])
 
     def _render(self, messages: Sequence[Message]) -> str:
         chat = [{"role": m.role, "content": m.content} for m in messages]
         return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
 
-    def _encode(self, text: str) -> TokenIds:
+    def encode(self, text: str) -> TokenIds:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
 
 

@@ -4,14 +4,14 @@ from typing import Annotated, TypeAlias, Union
 
 from pydantic import Field
 
-from posttrain.tasks import gsm8k, math
+from posttrain.tasks import gsm8k, math, sums
 from posttrain.tasks.gsm8k import Gsm8kTask
 from posttrain.tasks.math import MathTask
+from posttrain.tasks.sums import SumsTask
 from posttrain.types import Task
 
-# A new task is one more member here and one more row in MODULES (e.g. SumsTask and sums).
-TaskConfig: TypeAlias = Annotated[Union[MathTask, Gsm8kTask], Field(discriminator="kind")]  # noqa: UP007
-MODULES = {MathTask: math, Gsm8kTask: gsm8k}
+TaskConfig: TypeAlias = Annotated[Union[SumsTask, MathTask, Gsm8kTask], Field(discriminator="kind")]  # noqa: UP007
+MODULES = {SumsTask: sums, MathTask: math, Gsm8kTask: gsm8k}
 
 
 def make_task(cfg: TaskConfig) -> Task:

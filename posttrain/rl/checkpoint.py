@@ -1,0 +1,135 @@
+"""Checkpoints that are whole or absent: written beside their place, flushed to disk, then renamed.
+
+    RUN/checkpoints/step_000050/   model, tokenizer (plain `from_pretrained` loads it), training.pt, state.json
+    RUN/model                      link to the checkpoint that the run stands for
+
+A run's draws are seeded by (seed, step, problem, sample), so weights, optimizer state and the step number are all there is to restore.
+"""
+
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+
+from posttrain.config import config
+from posttrain.rl.policy import Policy
+
+STEP = re.compile(r"step_(\d+)")
+
+
+class CheckpointError(RuntimeError):
+    """A checkpoint could not be written or read; the message says where and why, and what still stands."""
+
+
+@config
+class CheckpointConfig:
+    """When checkpoints are written and which are kept."""
+
+    every: int = 50
+    """Steps between checkpoints; the last step always has one."""
+    keep: int = 2
+    """How many of the newest to keep, besides the best."""
+    select: Literal["best", "last"] = "best"
+    """Which one RUN/model names: best is the highest mean training reward since the checkpoint before it (arXiv 2409.12917, App. B)."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Checkpoint:
+    path: Path
+    step: int
+    reward: float
+    """Mean reward over the steps since the previous checkpoint, each attempt by its weight, without bonus or KL."""
+
+
+def save(run: Path, policy: Policy, step: int, reward: float, cfg: CheckpointConfig) -> Checkpoint:
+    """Write a checkpoint, then drop what `cfg` does not keep. Raises `CheckpointError`; earlier checkpoints stay whole whatever happens."""
+    folder = run / "checkpoints"
+    final = folder / f"step_{step:06d}"
+    temporary = folder / f".{final.name}.tmp"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        shutil.rmtree(temporary, ignore_errors=True)
+        temporary.mkdir()
+        policy.save(temporary)
+        torch.save(policy.training_state(), temporary / "training.pt")
+        (temporary / "state.json").write_text(json.dumps({"step": step, "reward": reward}) + "\n")
+        _flush(temporary)
+        shutil.rmtree(final, ignore_errors=True)
+        os.replace(temporary, final)
+        _flush_folder(folder)
+        _link(run, found(run), cfg)
+        _drop_old(run, cfg)
+    except (OSError, RuntimeError) as error:  # torch and safetensors report a full disk as RuntimeError
+        shutil.rmtree(temporary, ignore_errors=True)
+        good = latest(run)
+        stands = f"the last good checkpoint is {good.path}" if good else "there is no earlier checkpoint"
+        reason = str(error).strip().splitlines()[0]
+        raise CheckpointError(f"{final}: cannot write the checkpoint: {reason}; {stands}; free space, then use --resume") from None
+    return Checkpoint(path=final, step=step, reward=reward)
+
+
+def found(run: Path) -> list[Checkpoint]:
+    """Every whole checkpoint of a run, oldest first."""
+    return sorted(_found(run), key=lambda checkpoint: checkpoint.step)
+
+
+def _found(run: Path) -> Iterator[Checkpoint]:
+    for path in (run / "checkpoints").glob("step_*"):
+        if STEP.fullmatch(path.name) and (path / "state.json").exists():
+            state = json.loads((path / "state.json").read_text())
+            yield Checkpoint(path=path, step=state["step"], reward=state["reward"])
+
+
+def latest(run: Path) -> Checkpoint | None:
+    return found(run)[-1] if found(run) else None
+
+
+def best(checkpoints: list[Checkpoint]) -> Checkpoint:
+    """The highest training reward; the later one of equals."""
+    return max(checkpoints, key=lambda checkpoint: (checkpoint.reward, checkpoint.step))
+
+
+def restore(checkpoint: Checkpoint, policy: Policy) -> None:
+    """Put the policy where it was after that step."""
+    try:
+        state: dict[str, Any] = torch.load(checkpoint.path / "training.pt", map_location=policy.device, weights_only=True)
+        policy.restore(checkpoint.path, state)
+    except (OSError, RuntimeError, KeyError, ValueError) as error:
+        raise CheckpointError(f"{checkpoint.path}: cannot resume from it: {error}; remove it to go on from the one before") from None
+
+
+def _link(run: Path, checkpoints: list[Checkpoint], cfg: CheckpointConfig) -> None:
+    chosen = best(checkpoints) if cfg.select == "best" else checkpoints[-1]
+    temporary = run / f".model.{os.getpid()}.tmp"
+    temporary.unlink(missing_ok=True)
+    temporary.symlink_to(chosen.path.relative_to(run))
+    os.replace(temporary, run / "model")
+
+
+def _drop_old(run: Path, cfg: CheckpointConfig) -> None:
+    checkpoints = found(run)
+    kept = {c.path for c in [*checkpoints[-cfg.keep :], best(checkpoints)]}
+    for checkpoint in checkpoints:
+        if checkpoint.path not in kept:
+            shutil.rmtree(checkpoint.path)
+
+
+def _flush(folder: Path) -> None:
+    for path in folder.iterdir():
+        with open(path, "rb") as file:
+            os.fsync(file.fileno())
+    _flush_folder(folder)
+
+
+def _flush_folder(folder: Path) -> None:
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,50 @@
+"""A run that goes wrong says so: alarms read off the metrics of the last steps, with what usually helps."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from posttrain.config import config
+
+
+@config
+class GuardConfig:
+    """Limits on the mean over the last `window` steps; crossing one prints a warning, once, and logs it."""
+
+    window: int = 20
+    first_drop: float = 0.10
+    """Attempt 1 is being sabotaged if its training accuracy lies this far under that of the run's first window."""
+    answer_change: float = 0.02
+    """Collapse to copying: fewer second attempts than this share change the answer."""
+    clipped: float = 0.20
+    """Too many attempts hit max_tokens: their missing end is graded as wrong."""
+    unscored: float = 0.02
+    """The grader fails on more than this share of episodes."""
+    gap: float = 0.05
+    """Mean |log-probability of the engine - of the trainer| per sampled token."""
+
+
+def alarms(history: Sequence[dict[str, Any]], cfg: GuardConfig) -> dict[str, str]:
+    """Name -> what is wrong, for the run so far. `history` holds one metrics row per step, oldest first."""
+    if len(history) < 2 * cfg.window:
+        return {}
+    first, last = history[: cfg.window], history[-cfg.window :]
+
+    def mean(rows: Sequence[dict[str, Any]], key: str) -> float:
+        return sum(row[key] for row in rows) / len(rows)
+
+    attempts = [k for k in range(1, 100) if f"train/acc_t{k}" in last[0]]
+    found = {}
+    before, now = mean(first, "train/acc_t1"), mean(last, "train/acc_t1")
+    if now < before - cfg.first_drop:
+        found["sabotage"] = f"attempt 1 fell from {before:.1%} to {now:.1%}: is it paid to fail? raise kl.coef[0], check weight and bonus"
+    change = mean(last, "train/answer_change")
+    if change < cfg.answer_change:
+        found["copying"] = f"only {change:.1%} of second attempts change the answer: self-correction has collapsed into copying"
+    for k in attempts:
+        if (share := mean(last, f"train/clip_t{k}")) > cfg.clipped:
+            found[f"clipped_t{k}"] = f"{share:.0%} of attempts {k} are cut at max_tokens: raise sampling.max_tokens"
+        if (gap := mean(last, f"train/gap_t{k}")) > cfg.gap:
+            found[f"gap_t{k}"] = f"engine and trainer differ by {gap:.3f} nats per token in attempt {k}: set importance_cap, check precision"
+    if (share := mean(last, "train/unscored")) > cfg.unscored:
+        found["unscored"] = f"the grader failed on {share:.1%} of episodes: read `why` in the episodes folder"
+    return found

@@ -1,0 +1,197 @@
+"""The model being trained: its weights or a LoRA adapter, its optimizer, and a frozen reference named by the recipe."""
+
+import contextlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from torch import Tensor
+
+from posttrain.config import ConfigError, config
+from posttrain.rl.batch import Batch
+from posttrain.sampling.weights import merged_weights
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+@config
+class LoraConfig:
+    """Low-rank adapters (arXiv 2106.09685) on the named linear layers."""
+
+    rank: int = 32
+    alpha: int = 64
+    """Scale numerator: the update is alpha / rank * B A."""
+    targets: str | tuple[str, ...] = "all-linear"
+    """Names of the layers that get an adapter, or all-linear."""
+
+
+@config
+class PolicyConfig:
+    """How the policy is held."""
+
+    lora: LoraConfig | None = None
+    """Adapters instead of all weights; null trains every weight."""
+    precision: Literal["float32", "bf16_autocast"] = "float32"
+    """bf16_autocast computes in bfloat16 on float32 weights: with a learning rate of 1e-6 bfloat16 weights would round updates away."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+
+
+@config
+class OptimConfig:
+    """Adam (arXiv 1412.6980); the paper gives the learning rate only, the rest are our defaults."""
+
+    lr: float
+    """Learning rate after warm-up; 5e-6 for MATH and 1e-5 for code in arXiv 2409.12917, Table 8."""
+    warmup_steps: int = 30
+    """Steps of linear warm-up from 0; then constant. Adam's first steps are of size lr whatever the gradient, and can destroy a model."""
+    betas: tuple[float, float] = (0.9, 0.999)
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    """Decoupled weight decay."""
+    max_grad_norm: float = 1.0
+    """Gradients longer than this (L2 norm over all parameters) are scaled down to it."""
+
+
+class Policy:
+    """Owns the model, the reference and the optimizer. Log-probabilities are those of softmax(logits / temperature)."""
+
+    def __init__(
+        self,
+        model: "PreTrainedModel",
+        reference: "PreTrainedModel | None",
+        tokenizer: "PreTrainedTokenizerBase",
+        optim: OptimConfig,
+        *,
+        temperature: float,
+        autocast: bool = False,
+    ) -> None:
+        """`reference` None means the adapter switched off, and is only right if the model without it *is* the reference."""
+        self.model, self.reference, self.tokenizer = model, reference, tokenizer
+        self.optim, self.temperature, self.autocast = optim, temperature, autocast
+        self.trainable = [p for p in model.parameters() if p.requires_grad]
+        fused = self.device.type == "cuda"
+        self.optimizer = torch.optim.AdamW(
+            self.trainable, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=fused
+        )
+        self.step = 0
+
+    @property
+    def device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def logprobs(self, batch: Batch) -> Tensor:
+        """Log-probability of each token given those before it, [B, T]; 0 at position 0."""
+        return self._logprobs(self.model, batch)
+
+    @torch.no_grad()
+    def reference_logprobs(self, batch: Batch) -> Tensor:
+        """The same under the reference."""
+        if self.reference is not None:
+            return self._logprobs(self.reference, batch)
+        with self.model.disable_adapter():
+            return self._logprobs(self.model, batch)
+
+    def _logprobs(self, model: "PreTrainedModel", batch: Batch) -> Tensor:
+        """Rows are padded on the right, where a causal model cannot look, so no attention mask is needed."""
+        ids_BT = batch.ids.to(self.device)
+        bf16 = torch.autocast(self.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
+        with bf16:
+            logits_BTV = model(input_ids=ids_BT, use_cache=False).logits[:, :-1]
+        logits_BTV = logits_BTV.float() / self.temperature
+        chosen_BT = logits_BTV.gather(2, ids_BT[:, 1:, None]).squeeze(2)
+        return torch.nn.functional.pad(chosen_BT - logits_BTV.logsumexp(2), (1, 0)).cpu()
+
+    def weights(self) -> Iterator[tuple[str, Tensor]]:
+        """Every weight under its checkpoint name, adapters merged in float32."""
+        return merged_weights(self.model)
+
+    def backward(self, loss: Tensor) -> None:
+        loss.backward()
+
+    def update(self) -> dict[str, float]:
+        """One optimizer step from the accumulated gradients; returns the gradient norm before clipping and the learning rate."""
+        self.step += 1
+        lr = self.optim.lr * min(1.0, self.step / max(1, self.optim.warmup_steps))
+        for group in self.optimizer.param_groups:
+            group["lr"] = lr
+        norm = torch.nn.utils.clip_grad_norm_(self.trainable, self.optim.max_grad_norm)
+        if not torch.isfinite(norm):
+            raise FloatingPointError(f"the gradient norm is {norm.item()}")
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+        return {"grad_norm": norm.item(), "lr": lr}
+
+    def save(self, folder: Path) -> None:
+        """The merged model and its tokenizer, loadable by plain `from_pretrained`."""
+        plain = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
+        plain.save_pretrained(folder, state_dict=dict(self.weights()))
+        self.tokenizer.save_pretrained(folder)
+
+    def training_state(self) -> dict[str, Any]:
+        """What `save` leaves out and a resumed run needs."""
+        adapter = {n: p.detach() for n, p in self.model.named_parameters() if p.requires_grad} if self._adapted else {}
+        return {"step": self.step, "optimizer": self.optimizer.state_dict(), "adapter": adapter}
+
+    def restore(self, folder: Path, state: dict[str, Any]) -> None:
+        """Take up a checkpoint: weights from `folder` or, with an adapter, the adapter from `state`."""
+        from transformers import AutoModelForCausalLM
+
+        self.step = state["step"]
+        self.optimizer.load_state_dict(state["optimizer"])
+        if self._adapted:
+            stored = state["adapter"]
+        else:
+            stored = dict(AutoModelForCausalLM.from_pretrained(folder, dtype=torch.float32).named_parameters())
+        with torch.no_grad():
+            for name, parameter in self.model.named_parameters():
+                if parameter.requires_grad:
+                    parameter.copy_(stored[name])
+
+    @property
+    def _adapted(self) -> bool:
+        return hasattr(self.model, "disable_adapter")
+
+
+def load_policy(model: str, reference: str | None, cfg: PolicyConfig, optim: OptimConfig, temperature: float) -> Policy:
+    """The policy from a folder or hub id; `reference` null means the model as it is now. Raises `ConfigError` where loading fails."""
+    from transformers import AutoTokenizer
+
+    device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
+    policy = _load(model, "model").to(device)
+    tokenizer = AutoTokenizer.from_pretrained(model)
+    if len(tokenizer) > policy.get_input_embeddings().num_embeddings:
+        found, expected = len(tokenizer), policy.get_input_embeddings().num_embeddings
+        raise ConfigError(f"{model}: the tokenizer has {found} tokens, the model embeds only {expected}; use the model's own tokenizer")
+    own_reference = cfg.lora is None or reference is not None
+    frozen = _load(reference or model, "reference").to(device).requires_grad_(False).eval() if own_reference else None
+    if frozen is not None and cfg.precision == "bf16_autocast":
+        frozen = frozen.to(torch.bfloat16)
+    if cfg.gradient_checkpointing:
+        policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
+    if cfg.lora is not None:
+        policy = _with_adapter(policy, cfg.lora)
+    policy.eval()  # no dropout: the trainer's log-probabilities must be the sampler's
+    return Policy(policy, frozen, tokenizer, optim, temperature=temperature, autocast=cfg.precision == "bf16_autocast")
+
+
+def _load(name: str, role: str) -> "PreTrainedModel":
+    from transformers import AutoModelForCausalLM
+
+    try:
+        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
+    except (OSError, ValueError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ConfigError(f"{role}: cannot load {name!r}: {reason}; expected a model folder or a hub id") from None
+
+
+def _with_adapter(model: "PreTrainedModel", cfg: LoraConfig) -> "PreTrainedModel":
+    import peft
+
+    targets = cfg.targets if isinstance(cfg.targets, str) else list(cfg.targets)
+    settings = peft.LoraConfig(r=cfg.rank, lora_alpha=cfg.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM")
+    model.enable_input_require_grads()
+    return peft.get_peft_model(model, settings)

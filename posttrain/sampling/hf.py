@@ -1,0 +1,202 @@
+"""Sampling with a transformers model in this process: a batched decode loop of our own around its forward pass.
+
+`generate()` of transformers spends more on its options than a small model does on its arithmetic, has one random state for a whole
+batch, and gives logits, not log-probabilities. Here each row draws from uniform numbers of its own, so that a row's tokens do not
+depend on its neighbours; equal prompts are read once; rows that ended leave the batch.
+"""
+
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+from transformers.cache_utils import Cache, DynamicCache
+
+from posttrain.sampling.weights import checkpoint_names
+from posttrain.types import Completion, EngineError, Sampling, TokenIds
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class HFEngine:
+    """Samples from `model`, which may be the very module that is being trained (`shared=True`).
+
+    Sampling runs in eval mode without gradients and leaves every training flag as it was. `eos_ids` all end a row; `pad_id` is only
+    ever masked, so it may equal one of them. At most `max_rows` rows are decoded together.
+    """
+
+    def __init__(
+        self, model: "nn.Module", eos_ids: Sequence[int], *, pad_id: int | None = None, max_rows: int = 256, shared: bool = False
+    ) -> None:
+        self.model, self.max_rows, self.shared = model, max_rows, shared
+        config = model.config
+        self.num_ids: int = config.get_text_config().vocab_size
+        self.max_length: int = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30
+        unknown = [i for i in eos_ids if not 0 <= i < self.num_ids]
+        if unknown or not eos_ids:
+            raise EngineError(f"hf: eos ids {list(eos_ids)} for a model of {self.num_ids} ids: expected at least one, each below that")
+        self.eos_ids = tuple(eos_ids)
+        self.pad_id = self.eos_ids[0] if pad_id is None else pad_id
+
+    def generate(self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        """One completion per prompt, in order; a row ends at an eos id, after `max_tokens`, or where the model's positions end."""
+        self._check(prompts, seeds)
+        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i]))  # little padding, equal prompts side by side
+        results: dict[int, Completion] = {}
+        with _eval_mode(self.model), torch.no_grad():
+            for start in range(0, len(order), self.max_rows):
+                rows = order[start : start + self.max_rows]
+                results.update(zip(rows, self._decode([prompts[i] for i in rows], sampling, [seeds[i] for i in rows])))
+        return [results[i] for i in range(len(prompts))]
+
+    def probe_logprobs(self, ids: TokenIds) -> list[float]:
+        """log p(ids[i] | ids[:i]) at temperature 1 for i >= 1: what a pusher of weights compares with its own forward pass."""
+        self._check([ids], [0])
+        with _eval_mode(self.model), torch.no_grad():
+            ids_1T = torch.tensor([ids], device=self._device)
+            logits_TV = self.model(input_ids=ids_1T, use_cache=False).logits[0, :-1].float()
+            return logits_TV.log_softmax(-1).gather(-1, ids_1T[0, 1:, None])[:, 0].tolist()
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Copy tensors in by name; does nothing, and reads nothing, if the module is shared: it has the policy's weights already.
+
+        Raises `EngineError` if a name is unknown, missing or of another shape; the weights are then partly replaced.
+        """
+        if self.shared:
+            return
+        targets = checkpoint_names(self.model)
+        left = set(targets)
+        with torch.no_grad():
+            for name, tensor in weights:
+                if name not in targets:
+                    raise EngineError(f"hf: the model has no weight {name!r}; it has {_some(sorted(targets))}")
+                if targets[name].shape != tensor.shape:
+                    raise EngineError(f"hf: weight {name!r} has shape {tuple(tensor.shape)}, expected {tuple(targets[name].shape)}")
+                targets[name].copy_(tensor)
+                left.discard(name)
+        if left:
+            raise EngineError(f"hf: {len(left)} of {len(targets)} weights were not pushed: {_some(sorted(left))}")
+
+    def close(self) -> None:
+        """Nothing to release: the module belongs to whoever made it."""
+
+    @property
+    def _device(self) -> torch.device:
+        return next(self.model.parameters()).device
+
+    def _check(self, prompts: Sequence[TokenIds], seeds: Sequence[int]) -> None:
+        if len(prompts) != len(seeds):
+            raise EngineError(f"hf: {len(prompts)} prompts but {len(seeds)} seeds; expected one seed per prompt")
+        for i, prompt in enumerate(prompts):
+            if not 0 < len(prompt) < self.max_length:
+                raise EngineError(f"hf: prompt {i} has {len(prompt)} tokens; the model takes 1 to {self.max_length - 1} and room to answer")
+            if max(prompt) >= self.num_ids:
+                raise EngineError(f"hf: prompt {i} holds id {max(prompt)}, the model has {self.num_ids}: is this its tokenizer?")
+
+    def _decode(self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        limits = [min(sampling.max_tokens, self.max_length - len(prompt)) for prompt in prompts]
+        steps, device = max(limits), self._device
+        uniform_BT = torch.from_numpy(uniforms(seeds, steps)).to(device) if sampling.temperature else None
+        ids_BT = torch.zeros(len(prompts), steps, dtype=torch.long, device=device)
+        logp_BT = torch.zeros(len(prompts), steps, dtype=torch.float32, device=device)
+        eos, limit_B = torch.tensor(self.eos_ids, device=device), torch.tensor(limits, device=device)
+
+        logits_BV, cache, mask_BL, position_B = self._prefill(prompts, steps)
+        padded = not bool(mask_BL.all())
+        context = mask_BL.shape[1] - steps
+        row_B = torch.arange(len(prompts), device=device)  # which row each line of the batch is, as rows that ended leave it
+        ended_B = torch.zeros_like(row_B, dtype=torch.bool)
+        for t in range(steps):
+            token_B, drawn_logp_B = draw(logits_BV, sampling.temperature, None if uniform_BT is None else uniform_BT[row_B, t])
+            ids_BT[row_B, t], logp_BT[row_B, t] = token_B, drawn_logp_B
+            ended_B = ended_B | torch.isin(token_B, eos) | (t + 1 >= limit_B[row_B])
+            num_ended = int(ended_B.sum())
+            if num_ended == len(row_B):
+                break
+            if num_ended * 8 >= len(row_B):  # dropping rows copies the cache, as the next step does anyway
+                keep = (~ended_B).nonzero()[:, 0]
+                cache.batch_select_indices(keep)
+                row_B, mask_BL, position_B, token_B, ended_B = (x[keep] for x in (row_B, mask_BL, position_B, token_B, ended_B))
+            logits_BV = self._forward(token_B[:, None], mask_BL[:, : context + t + 1] if padded else None, position_B[:, None], cache)
+            position_B = position_B + 1
+        return self._completions(ids_BT, logp_BT, limits)
+
+    def _prefill(self, prompts: Sequence[TokenIds], steps: int) -> tuple[Tensor, Cache, Tensor, Tensor]:
+        """Next-token logits [B, V], the cache, the mask [B, prompt + steps] and the next position [B]; equal prompts are read once."""
+        distinct = {prompt: u for u, prompt in enumerate(dict.fromkeys(prompts))}
+        lengths, longest = [len(prompt) for prompt in distinct], max(map(len, distinct))
+        ids_UL = torch.tensor([(*[self.pad_id] * (longest - len(p)), *p) for p in distinct], device=self._device)
+        length_U = torch.tensor(lengths, device=self._device)
+        slot_L = torch.arange(longest + steps, device=self._device)
+        mask_UL = (slot_L >= longest - length_U[:, None]).long()  # padding is on the left, so that every row's next slot is the same
+        position_UL = (slot_L[:longest] - (longest - length_U[:, None])).clamp(min=0)
+
+        cache = DynamicCache(config=self.model.config)
+        padded = min(lengths) < longest
+        logits_UV = self._forward(ids_UL, mask_UL[:, :longest] if padded else None, position_UL, cache)
+        if len(distinct) == len(prompts):
+            return logits_UV, cache, mask_UL, length_U
+        of_B = torch.tensor([distinct[prompt] for prompt in prompts], device=self._device)
+        cache.batch_select_indices(of_B)
+        return logits_UV[of_B], cache, mask_UL[of_B], length_U[of_B]
+
+    def _forward(self, ids_BL: Tensor, mask_BL: Tensor | None, position_BL: Tensor, cache: Cache) -> Tensor:
+        """Logits after the last of `ids_BL`, [B, V]; the cache grows by them."""
+        out = self.model(
+            input_ids=ids_BL, attention_mask=mask_BL, position_ids=position_BL, past_key_values=cache, use_cache=True, logits_to_keep=1
+        )
+        return out.logits[:, -1]
+
+    def _completions(self, ids_BT: Tensor, logp_BT: Tensor, limits: Sequence[int]) -> list[Completion]:
+        eos = frozenset(self.eos_ids)
+        results = []
+        for ids, logp, limit in zip(ids_BT.tolist(), logp_BT.tolist(), limits):
+            end = next((t + 1 for t in range(limit) if ids[t] in eos), None)
+            finish = "length" if end is None else "stop"
+            results.append(Completion(ids=tuple(ids[: end or limit]), logprobs=tuple(logp[: end or limit]), finish=finish))
+        return results
+
+
+def draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor | None) -> tuple[Tensor, Tensor]:
+    """Tokens [B] by inverse CDF of softmax(logits / temperature) at `uniform_B` in [0, 1), and their log-probabilities [B].
+
+    Temperature 0 takes the likeliest token, with its log-probability under the plain softmax. The CDF is summed in float64: in
+    float32 the sum over a vocabulary of 150k ids is off by more than the probability of a rare token.
+    """
+    logp_BV = (logits_BV.float() / (temperature or 1.0)).log_softmax(-1)
+    if temperature == 0:
+        token_B = logp_BV.argmax(-1)
+    else:
+        assert uniform_B is not None
+        cdf_BV = logp_BV.double().exp().cumsum(-1)
+        total_B1 = cdf_BV[:, -1:].contiguous()
+        below_total = torch.nextafter(total_B1, torch.zeros_like(total_B1))  # a product rounded up to the total would miss every token
+        token_B = torch.searchsorted(cdf_BV, torch.minimum(uniform_B[:, None] * total_B1, below_total), right=True)[:, 0]
+    return token_B, logp_BV.gather(-1, token_B[:, None])[:, 0]
+
+
+def uniforms(seeds: Sequence[int], steps: int) -> np.ndarray:
+    """Uniform numbers in [0, 1), [B, T], float64: row i from a counter-based generator keyed by `seeds[i]`, the same for every T."""
+    numbers = np.empty((len(seeds), steps))
+    for row, seed in zip(numbers, seeds):
+        np.random.Generator(np.random.Philox(key=seed)).random(out=row)
+    return numbers
+
+
+@contextmanager
+def _eval_mode(model: "nn.Module") -> Iterator[None]:
+    """Eval mode inside (no dropout, no gradient checkpointing, which would switch the cache off); afterwards each flag as it was."""
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

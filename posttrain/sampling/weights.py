@@ -1,0 +1,81 @@
+"""A model's weights under the names that its checkpoint has, with LoRA merged in: what an engine is pushed."""
+
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def merged_weights(model: "nn.Module") -> Iterator[tuple[str, Tensor]]:
+    """(checkpoint name, weight) of a transformers model, or of one under a PEFT LoRA adapter; the model is not changed.
+
+    Under an active adapter a weight is W + scale * B @ A, summed in float32 and only then cast to W's type: merging in bfloat16 rounds
+    small updates away, and the engine would sample from an older policy. One merged weight exists at a time. A tied head is skipped.
+    """
+    deltas = _lora_layers(model)
+    for name, tensor in checkpoint_names(model).items():
+        layer = deltas.get(id(tensor))
+        yield name, tensor.detach() if layer is None else _merged(layer, tensor)
+
+
+def checkpoint_names(model: "nn.Module") -> dict[str, Tensor]:
+    """The model's own parameters and persistent buffers by checkpoint name: no adapter weights, each shared tensor once."""
+    core = model.get_base_model() if hasattr(model, "peft_config") else model
+    kept: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    for name, tensor in core.state_dict(keep_vars=True).items():
+        plain = _checkpoint_name(name)
+        if plain is not None and id(tensor) not in seen:
+            seen.add(id(tensor))
+            kept[plain] = tensor
+    return kept
+
+
+def _checkpoint_name(name: str) -> str | None:
+    """`q_proj.base_layer.weight` -> `q_proj.weight`; None for what only PEFT has."""
+    if ".lora_" in name or ".original_module." in name:
+        return None
+    if ".modules_to_save." in name:
+        before, _, after = name.partition(".modules_to_save.")
+        return f"{before}.{after.partition('.')[2]}"
+    return name.replace(".base_layer.", ".")
+
+
+def _lora_layers(model: "nn.Module") -> dict[int, Any]:
+    """id of a base weight -> the PEFT layer that changes it; raises `ValueError` for an adapter that cannot be merged exactly."""
+    if not hasattr(model, "peft_config"):
+        return {}
+    from peft.tuners.lora import Linear, LoraLayer
+
+    num_uses: dict[int, int] = {}
+    for _, parameter in model.named_parameters(remove_duplicate=False):
+        num_uses[id(parameter)] = num_uses.get(id(parameter), 0) + 1
+    layers = {}
+    for name, module in model.named_modules():
+        if not isinstance(module, LoraLayer):
+            continue
+        weight = module.get_base_layer().weight
+        if type(module) is not Linear or any(module.use_dora.values()) or any(module.lora_bias.values()):
+            raise ValueError(f"{name}: only plain LoRA on linear layers can be merged; found {type(module).__name__} with DoRA, a bias or so")
+        if num_uses[id(weight)] > 1:
+            raise ValueError(f"{name}: its weight is tied to another layer's, so an adapter on it cannot be merged; leave it out of the targets")
+        layers[id(weight)] = module
+    return layers
+
+
+def _merged(layer: Any, weight: Tensor) -> Tensor:
+    """The weight as the layer's forward pass uses it: with its active adapters, unless disabled or merged already."""
+    if layer.disable_adapters or layer.merged:
+        return weight.detach()
+    with torch.no_grad():
+        total = weight.float()
+        for adapter in layer.active_adapters:
+            if adapter in layer.lora_A:
+                a, b = layer.lora_A[adapter].weight.float(), layer.lora_B[adapter].weight.float()
+                delta = layer.scaling[adapter] * (b @ a)
+                total = total + (delta.T if layer.fan_in_fan_out else delta)
+        return total.to(weight.dtype)
