@@ -195,7 +195,10 @@ def _run(suite: Suite, name: str, model: str, out: Path | None) -> int:
     problems = task.load(suite.split)[: suite.limit]
     chat, pad_id = open_chat(model)
     began = time.monotonic()
-    engine = open_engine(suite.engine, model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype=suite.dtype)
+    try:
+        engine = open_engine(suite.engine, model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype=suite.dtype)
+    except OSError as error:  # a folder with a tokenizer and no weights
+        raise ConfigError(f"{model}: its weights cannot be loaded: {' '.join(str(error).split())[:300]}") from None
     try:
         summary = evaluate(suite, task, problems, engine, chat, out, model=identity(model), name=name)
     except NothingScored as error:
