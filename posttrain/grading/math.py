@@ -78,8 +78,10 @@ def normalise(text: str) -> str:
     text = _unwrap(text[: 4 * LONGEST_ANSWER].translate(_SIGNS)).rstrip(". \n")
     if whole := _WHOLE_TEXT.fullmatch(text):
         text = whole[1]
-    text = text.replace("{,}", ",").replace(r"\$", "").replace(r"\%", "%").replace(r"\lbrace", r"\{").replace(r"\rbrace", r"\}")
-    text = re.sub(r"(\d)\\[,!: ](?=\d{3}(?!\d))", r"\1", text)
+    text = text.replace(r"\$", "").replace(r"\%", "%").replace(r"\lbrace", r"\{").replace(r"\rbrace", r"\}")
+    text = _join_thousands(text)
+    text = re.sub(r"(?<=\d)\s+(\d+)/(\d+)", r"\\frac{\1}{\2}", text)  # 3 1/2 is mixed, not 31/2
+    text = re.sub(r"(?<=\d)\s+(?=\d)", "\0", text)
     text = _SPACING.sub("", text).replace("~", " ").lstrip("$ ")
     text = re.sub(r"\\[dtc]frac(?![a-z])", r"\\frac", text)
     text = re.sub(r"√\s*(\d+|[A-Za-z]|(?=\{))", lambda m: rf"\sqrt{{{m[1]}}}" if m[1] else r"\sqrt", text)
@@ -140,9 +142,16 @@ def _differ_relatively(a: Any, b: Any) -> bool:
 
 def _parse(text: str) -> list:
     """math-verify's reading of a bare expression; without dollars around it, it would not read a fifth of MATH's references."""
-    from math_verify import parse
+    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
+    from math_verify import LatexExtractionConfig, parse
 
-    return parse(f"${_unwrap(text.translate(_SIGNS))}$", parsing_timeout=None)
+    wrapped = f"${_join_thousands(_unwrap(text.translate(_SIGNS)))}$"
+    parsed = parse(wrapped, parsing_timeout=None)
+    if _expressions(parsed):
+        return parsed
+    # It takes a last letter for a unit, as the c of "a + b + c", and is left with "a + b +": read again without units.
+    spelled = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False)
+    return parse(wrapped, [LatexExtractionConfig(normalization_config=spelled)], parsing_timeout=None)
 
 
 def _expressions(parsed: list) -> list:
@@ -160,6 +169,11 @@ def _unwrap(text: str) -> str:
     return text
 
 
+def _join_thousands(text: str) -> str:
+    r"""10\,000, 10,\!000 and 10{,}000 as 10000; a plain comma may also part two numbers and stays."""
+    return re.sub(r"(?<=\d)(?:\{,\}|,\\!|\\[,!: ])(?=\d{3}(?!\d))", "", text)
+
+
 def _is_one_piece(text: str, inside: str) -> bool:
     r"""False for "$1$, $2$" and "\boxed{1}, \boxed{2}", whose ends are not a pair."""
     if text.startswith("$"):
@@ -175,9 +189,15 @@ def _is_one_piece(text: str, inside: str) -> bool:
 
 
 def _words(text: str) -> str | None:
-    r"""The letters of an answer that is \text{...} as a whole, e.g. "even" or "(C)"; None for anything with mathematics in it."""
-    whole = _WHOLE_TEXT.fullmatch(_unwrap(text).rstrip(". "))
-    return _plain_words(whole[1]) if whole else None
+    r"""The letters of an answer that is \text{...} or a bare word as a whole, e.g. "even" or "(C)"; None where mathematics is in it.
+
+    To algebra a bare word would be a product of letters, so that "seat" were "east".
+    """
+    text = _unwrap(text).rstrip(". ")
+    whole = _WHOLE_TEXT.fullmatch(text)
+    if whole:
+        return _plain_words(whole[1])
+    return _plain_words(text) if re.search(r"[A-Za-z]{3}", text) else None
 
 
 def _plain_words(text: str) -> str | None:

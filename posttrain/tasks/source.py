@@ -4,13 +4,12 @@ A source is a path ("data/train.jsonl", "data/train.jsonl.gz") or "hub:org/name[
 downloads and caches. Loading is all or nothing: one malformed row raises `DataError` with file and line.
 """
 
-import gzip
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from posttrain.jsonl import read_objects
 from posttrain.types import DataError, Problem
 
 Source: TypeAlias = str | tuple[str, ...]
@@ -70,33 +69,9 @@ def read_split(sources: Mapping[str, Source], split: str, to_problem: Callable[[
 
 def read_rows(source: str) -> list[Row]:
     """All rows of a source; raises `DataError`."""
-    return _hub_rows(source) if source.startswith("hub:") else _file_rows(Path(source))
-
-
-def _file_rows(path: Path) -> list[Row]:
-    if not path.is_file():
-        raise DataError(f"{path}: no such data file; name a .jsonl or .jsonl.gz file, or hub:org/name:split")
-    rows = []
-    number = 0
-    try:
-        with gzip.open(path, "rt", encoding="utf-8") if path.suffix == ".gz" else open(path, encoding="utf-8") as file:
-            for number, line in enumerate(file, 1):
-                rows.append(Row(where=f"{path}:{number}", fields=_fields(line, f"{path}:{number}")))
-    except (OSError, EOFError, UnicodeDecodeError) as error:  # a cut or damaged archive, or bytes that are not UTF-8
-        raise DataError(f"{path}:{number + 1}: cannot be read: {error}") from None
-    if not rows:
-        raise DataError(f"{path}: is empty")
-    return rows
-
-
-def _fields(line: str, where: str) -> dict[str, Any]:
-    try:
-        fields = json.loads(line)
-    except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not JSON: {error.msg} at column {error.colno}") from None
-    if not isinstance(fields, dict):
-        raise DataError(f"{where}: expected an object with fields, found {type(fields).__name__}")
-    return fields
+    if source.startswith("hub:"):
+        return _hub_rows(source)
+    return [Row(where=where, fields=fields) for where, fields in read_objects(Path(source))]
 
 
 def _hub_rows(source: str) -> list[Row]:

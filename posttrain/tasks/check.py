@@ -1,0 +1,161 @@
+"""`posttrain data check`: does every reference pass its own grader, and which questions stand twice?"""
+
+import argparse
+import re
+import sys
+import typing
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from tqdm import tqdm
+
+from posttrain.config import ConfigError, build, config, read_flags, read_yaml
+from posttrain.grading.batch import shared_pool
+from posttrain.grading.math import exact_number, normalise
+from posttrain.tasks import MODULES, TaskConfig, make_task
+from posttrain.types import DataError, FinalAnswer, Problem, Task, Verdict
+
+CHUNK = 256
+LISTED = 20
+GENERATED_SPLITS = ("train", "validation", "test")
+EPILOG = """\
+Examples:
+    posttrain data check recipes/score_math/stage1.yaml                          the task of a recipe or suite
+    posttrain data check recipes/score_math/stage1.yaml --task.limit 200         keys after it win over the file's
+    posttrain data check math --train math_train.jsonl.gz --test math500.jsonl   files of your own, any split names
+    posttrain data check gsm8k                                                   a task as it comes, from the hub
+
+Each reference is given to its task's grader as a model would write it, in a box; one that is not graded correct is a failure and is
+listed with its id. References that algebra cannot read are counted beside: their own text passes, another spelling of it is unscored.
+Rows without a reference answer are left out by the task and listed. Questions are duplicates when their letters
+and numbers agree; a test question that is also a training question is reported, not removed.
+Exit codes: 0 every reference passes, 1 some fail, 2 the call or the data was wrong."""
+
+
+@config
+class TaskFile:
+    """The part of a recipe or suite that this verb reads."""
+
+    task: TaskConfig
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class SplitReport:
+    """What was found in one split. `failures` are (problem, verdict); `unreadable` are ids; `left_out` are "where: why"."""
+
+    split: str
+    problems: list[Problem]
+    failures: list[tuple[Problem, Verdict]]
+    unreadable: list[str]
+    left_out: list[str]
+
+
+def cli(argv: Sequence[str]) -> int:
+    parser = argparse.ArgumentParser(
+        prog="posttrain data",
+        description="Verify a task's data sets: every reference must pass its own grader.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    parser.add_argument("action", choices=["check"])
+    parser.add_argument("what", help="a YAML file with a `task:` key, or the kind of a task")
+    parser.add_argument("--split", action="append", help="only this split; may be given several times (default: all of the task)")
+    args, flags = parser.parse_known_args(argv)
+    cfg = task_config(args.what, flags)
+    task = make_task(cfg)
+    reports = [check_split(cfg, task, split) for split in args.split or splits_of(cfg)]
+    for line in lines(reports):
+        print(line)
+    return 1 if any(report.failures for report in reports) else 0
+
+
+def task_config(what: str, flags: Sequence[str]) -> TaskConfig:
+    """The task of a YAML file with `--task.key value` flags, or of a kind with `--split PATH` flags; raises `ConfigError`."""
+    kinds = {typing.get_args(cls.__annotations__["kind"])[0] for cls in MODULES}
+    _, said = read_flags(flags) if flags else ("", {})
+    if what in kinds:
+        sources = {key: value for key, value in said.items() if key != "task"}
+        task = {"kind": what, **({"sources": sources} if sources else {})}
+        return build(TaskFile, [("flags", {"task": task}), ("flags", {"task": said.get("task", {})})]).task
+    if not what.endswith((".yaml", ".yml")):
+        raise ConfigError(f"found {what!r}, expected a .yaml file or one of {', '.join(sorted(kinds))}")
+    name, tree = read_yaml(what)
+    if "task" not in tree:
+        raise ConfigError(f"{name}: has no `task:` key, so there is no data to check; its keys are {', '.join(map(str, tree))}")
+    return build(TaskFile, [(name, {"task": tree["task"]}), ("flags", said)]).task
+
+
+def splits_of(cfg: TaskConfig) -> tuple[str, ...]:
+    """The splits that the config names, or those that a generated task has."""
+    return tuple(cfg.sources) if hasattr(cfg, "sources") else GENERATED_SPLITS
+
+
+def check_split(cfg: TaskConfig, task: Task, split: str) -> SplitReport:
+    """Load a split and give each reference to its own grader; raises `DataError`."""
+    module = MODULES[type(cfg)]
+    loaded = module.read(cfg, split) if hasattr(module, "read") else None
+    problems = loaded.problems if loaded else task.load(split)
+    failures = []
+    for start in tqdm(range(0, len(problems), CHUNK), desc=f"{split}: grading", unit="chunk", disable=not sys.stderr.isatty()):
+        chunk = problems[start : start + CHUNK]
+        verdicts = task.grade([(problem, f"The answer is $\\boxed{{{_text(problem)}}}$.") for problem in chunk])
+        failures += [(problem, verdict) for problem, verdict in zip(chunk, verdicts) if not verdict.correct]
+    unreadable = _unreadable(problems, split) if loaded else []
+    return SplitReport(split=split, problems=problems, failures=failures, unreadable=unreadable, left_out=loaded.left_out if loaded else [])
+
+
+def lines(reports: Sequence[SplitReport]) -> Iterator[str]:
+    """The report as text."""
+    for report in reports:
+        passed = len(report.problems) - len(report.failures)
+        yield f"{report.split}: {passed} of {len(report.problems)} references pass their own grader"
+        yield from _listed("failed", [f"{p.id}: {v.status}, {v.why}: {_text(p)!r}" for p, v in report.failures])
+        yield from _listed("not readable by algebra, so only their own text passes", report.unreadable)
+        yield from _listed("rows left out", report.left_out)
+        twice = _duplicates(report.problems)
+        yield from _listed("questions that stand more than once", [", ".join(ids) for ids in twice])
+    for a, b in combinations(reports, 2):
+        shared = _asked_in(a.problems).keys() & _asked_in(b.problems).keys()
+        pairs = sorted(f"{_asked_in(a.problems)[q][0]} = {_asked_in(b.problems)[q][0]}" for q in shared)
+        yield from _listed(f"questions of {a.split} that are also in {b.split}", pairs)
+    failed = sum(len(report.failures) for report in reports)
+    yield f"FAILED: {failed} references do not pass their own grader" if failed else "ok: every reference passes its own grader"
+
+
+def _listed(what: str, items: Sequence[str]) -> Iterator[str]:
+    if items:
+        yield f"  {len(items)} {what}"
+        yield from (f"    {item}" for item in items[:LISTED])
+        if len(items) > LISTED:
+            yield f"    ... and {len(items) - LISTED} more"
+
+
+def _unreadable(problems: Sequence[Problem], split: str) -> list[str]:
+    """Ids of the references that are neither a number nor words nor an expression that math-verify takes for equal to itself."""
+    open_ones = [p for p in problems if exact_number(normalise(_text(p))) is None and not _text(p).startswith("\\text")]
+    verdicts = []
+    for start in tqdm(range(0, len(open_ones), CHUNK), desc=f"{split}: algebra", unit="chunk", disable=not sys.stderr.isatty()):
+        verdicts += shared_pool().ask_all([(_text(p), _text(p)) for p in open_ones[start : start + CHUNK]])
+    return [f"{p.id}: {v.why}: {_text(p)!r}" for p, v in zip(open_ones, verdicts) if not v.correct]
+
+
+def _duplicates(problems: Sequence[Problem]) -> list[list[str]]:
+    return [ids for ids in _asked_in(problems).values() if len(ids) > 1]
+
+
+def _asked_in(problems: Sequence[Problem]) -> dict[str, list[str]]:
+    """Question -> the ids of the problems that ask it; questions are one if their letters and numbers are, as LaTeX has many spellings."""
+    asked: dict[str, list[str]] = defaultdict(list)
+    for problem in problems:
+        apart = re.sub(r"(?<=\d)[^a-z0-9]+(?=\d)", "|", problem.question.lower())  # "4 17" is not "41 7"
+        asked[re.sub(r"[^a-z0-9|]", "", apart)].append(problem.id)
+    return asked
+
+
+def _text(problem: Problem) -> str:
+    if not isinstance(problem.reference, FinalAnswer):
+        raise DataError(f"{problem.id}: expected a final answer as reference, found {type(problem.reference).__name__}")
+    return problem.reference.text
