@@ -280,7 +280,7 @@ def _turn(turn: Turn, segments: list[tuple[bool, str]], first: bool) -> dict[str
 def differing(first: str, second: str) -> tuple[list[tuple[bool, str]], list[tuple[bool, str]]]:
     """Both texts as (differs, piece): word by word. Texts with little in common have nothing marked, as everything would be."""
     words = [re.findall(r"\w+|\s+|.", text, flags=re.DOTALL) for text in (first, second)]
-    if not words[0] or not words[1] or Levenshtein.normalized_similarity(*words) < 0.4:
+    if Levenshtein.normalized_similarity(*([word for word in side if not word.isspace()] for side in words)) < 0.3:
         return [(False, first)], [(False, second)]
     left, right = [], []
     for step in Levenshtein.opcodes(*words):
