@@ -173,6 +173,14 @@ def test_marking_keeps_every_character():
             assert "".join(piece for _, piece in pieces) == text
 
 
+def test_changes_with_no_word_between_them_are_one_mark():
+    words = "we then add the two and carry the one so it is"
+    assert differing(f"{words} 3 + 4 now", f"{words} 5 - 6 now") == (
+        [(False, f"{words} "), (True, "3 + 4"), (False, " now")],
+        [(False, f"{words} "), (True, "5 - 6"), (False, " now")],
+    )
+
+
 def test_texts_with_little_in_common_are_left_unmarked():
     assert differing("one two three", "alpha beta gamma") == ([(False, "one two three")], [(False, "alpha beta gamma")])
 
