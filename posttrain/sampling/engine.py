@@ -29,7 +29,7 @@ class VLLMEngineConfig:
     """vLLM, in this process, on the device that is trained on: the fast engine for real models."""
 
     kind: Literal["vllm"] = "vllm"
-    max_model_len: PositiveInt | None = None
+    max_model_len: int | None = None
     """Longest prompt plus completion, in tokens; null takes the model's own maximum, which may need more cache than there is."""
     gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
     """Share of the GPU's memory for vLLM (weights, cache and all); the rest is for training. Not used on a CPU."""

@@ -32,8 +32,8 @@ CPU_ENVIRONMENT = {
 class VLLMEngine:
     """A vLLM engine of its own for `model_folder` (or a hub id); constructing it loads the weights, which takes seconds to minutes.
 
-    `eos_ids` are all ids that end a row. `timeout_s` bounds every call, the start included: a stuck engine is an `EngineError`, not a hang. After an error
-    in vLLM the engine stays refused (`EngineError` with the first text); close it and open another.
+    `eos_ids` are all ids that end a row. `timeout_s` bounds every call, the start included: a stuck engine is an `EngineError`, not a
+    hang. After an error in vLLM the engine is refused (`EngineError` with the first text); close it and open another.
     """
 
     def __init__(

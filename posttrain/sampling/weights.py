@@ -26,7 +26,7 @@ def merged_weights(model: "nn.Module") -> Iterator[tuple[str, Tensor]]:
 
 def checkpoint_names(model: "nn.Module") -> dict[str, Tensor]:
     """The model's own parameters and persistent buffers by checkpoint name: no adapter weights, each shared tensor once."""
-    core = model.get_base_model() if hasattr(model, "peft_config") else model
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
     kept: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in core.state_dict(keep_vars=True).items():
