@@ -62,7 +62,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 def cli(argv: Sequence[str]) -> int:
     """`posttrain train`."""
     parser = argparse.ArgumentParser(
-        prog="posttrain train", add_help=False, description=TRAIN_HELP, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="posttrain train",
+        add_help=False,
+        description=TRAIN_HELP,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", nargs="*", type=Path, help="recipe files; in case of conflict the later one wins")
     parser.add_argument("--out", type=Path, help="run folder; by default runs/<folder>/<name> of the first recipe file")
