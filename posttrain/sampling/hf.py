@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
-from posttrain.sampling.weights import checkpoint_names
+from posttrain.sampling.weights import checked, checkpoint_names
 from posttrain.types import Completion, EngineError, Sampling, TokenIds
 
 if TYPE_CHECKING:
@@ -31,6 +31,10 @@ class HFEngine:
     def __init__(
         self, model: "nn.Module", eos_ids: Sequence[int], *, pad_id: int | None = None, max_rows: int = 256, shared: bool = False
     ) -> None:
+        if hasattr(model, "peft_config") and not shared:
+            raise EngineError(
+                "hf: a model under an adapter cannot take merged weights; give the plain model, or shared=True to sample from it"
+            )
         self.model, self.max_rows, self.shared = model, max_rows, shared
         config = model.config
         self.num_ids: int = config.get_text_config().vocab_size
@@ -68,17 +72,9 @@ class HFEngine:
         if self.shared:
             return
         targets = checkpoint_names(self.model)
-        left = set(targets)
         with torch.no_grad():
-            for name, tensor in weights:
-                if name not in targets:
-                    raise EngineError(f"hf: the model has no weight {name!r}; it has {_some(sorted(targets))}")
-                if targets[name].shape != tensor.shape:
-                    raise EngineError(f"hf: weight {name!r} has shape {tuple(tensor.shape)}, expected {tuple(targets[name].shape)}")
+            for name, tensor in checked(weights, targets, "hf"):
                 targets[name].copy_(tensor)
-                left.discard(name)
-        if left:
-            raise EngineError(f"hf: {len(left)} of {len(targets)} weights were not pushed: {_some(sorted(left))}")
 
     def close(self) -> None:
         """Nothing to release: the module belongs to whoever made it."""
@@ -196,7 +192,3 @@ def _eval_mode(model: "nn.Module") -> Iterator[None]:
     finally:
         for module in training:
             module.training = True
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")

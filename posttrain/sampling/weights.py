@@ -1,10 +1,12 @@
 """A model's weights under the names that its checkpoint has, with LoRA merged in: what an engine is pushed."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+
+from posttrain.types import EngineError
 
 if TYPE_CHECKING:
     from torch import nn
@@ -24,7 +26,7 @@ def merged_weights(model: "nn.Module") -> Iterator[tuple[str, Tensor]]:
 
 def checkpoint_names(model: "nn.Module") -> dict[str, Tensor]:
     """The model's own parameters and persistent buffers by checkpoint name: no adapter weights, each shared tensor once."""
-    core = model.get_base_model() if hasattr(model, "peft_config") else model
+    core = model.get_base_model() if hasattr(model, "get_base_model") else model
     kept: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in core.state_dict(keep_vars=True).items():
@@ -33,6 +35,24 @@ def checkpoint_names(model: "nn.Module") -> dict[str, Tensor]:
             seen.add(id(tensor))
             kept[plain] = tensor
     return kept
+
+
+def checked(weights: Iterable[tuple[str, Tensor]], expected: Mapping[str, Tensor], engine: str) -> Iterator[tuple[str, Tensor]]:
+    """`weights` as they come; raises `EngineError` at a name or shape that `expected` has not, and at the end for what never came."""
+    left = set(expected)
+    for name, tensor in weights:
+        if name not in expected:
+            raise EngineError(f"{engine}: the model has no weight {name!r}; it has {_some(sorted(expected))}")
+        if expected[name].shape != tensor.shape:
+            raise EngineError(f"{engine}: weight {name!r} has shape {tuple(tensor.shape)}, expected {tuple(expected[name].shape)}")
+        left.discard(name)
+        yield name, tensor
+    if left:
+        raise EngineError(f"{engine}: {len(left)} of {len(expected)} weights were not pushed: {_some(sorted(left))}")
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
 
 
 def _checkpoint_name(name: str) -> str | None:
@@ -60,9 +80,13 @@ def _lora_layers(model: "nn.Module") -> dict[int, Any]:
             continue
         weight = module.get_base_layer().weight
         if type(module) is not Linear or any(module.use_dora.values()) or any(module.lora_bias.values()):
-            raise ValueError(f"{name}: only plain LoRA on linear layers can be merged; found {type(module).__name__} with DoRA, a bias or so")
+            raise ValueError(
+                f"{name}: only plain LoRA on linear layers can be merged; found {type(module).__name__} with DoRA, a bias or so"
+            )
         if num_uses[id(weight)] > 1:
-            raise ValueError(f"{name}: its weight is tied to another layer's, so an adapter on it cannot be merged; leave it out of the targets")
+            raise ValueError(
+                f"{name}: its weight is tied to another layer's, so an adapter on it cannot be merged; leave it out of the targets"
+            )
         layers[id(weight)] = module
     return layers
 

@@ -1,42 +1,44 @@
-"""A small tokenizer for generated problems: one token for a number with the space before it, one for each fixed phrase."""
+"""A small tokenizer for generated problems: one token for a number with the space before it, one for each fixed phrase.
 
-from collections.abc import Sequence
+It is a Qwen2 tokenizer, as the model is of that family and loaders go by the family. All other text falls back to bytes.
+"""
+
+import re
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from posttrain.prompting.revise import SUMS
-from posttrain.tasks.sums import Demonstration
+from posttrain.tasks.sums import ANSWER_FORM, IN_SYMBOLS, IN_WORDS, SumsTask
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerFast
+    from transformers import PreTrainedTokenizerBase
 
-# Numbers stand alone, so that each has one token of its own; what is between them is split only where the demonstrations vary.
-PIECES = r" ?\d+|[^\d\s]+(?: [^\d\s]+)*| [^\d\s]+(?: [^\d\s]+)*|\s+"
+PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
 CHAT_TEMPLATE = (
-    "{% for m in messages %}{{ '<|user|>' if m.role == 'user' else '<|assistant|>' }}{{ m.content }}<|end|>{% endfor %}"
-    "{% if add_generation_prompt %}<|assistant|>{% endif %}"
+    f"{{% for m in messages %}}{{{{ '{USER}' if m.role == 'user' else '{ASSISTANT}' }}}}{{{{ m.content }}}}{END}{{% endfor %}}"
+    f"{{% if add_generation_prompt %}}{ASSISTANT}{{% endif %}}"
 )
 
 
-def train_tokenizer(pool: Sequence[Demonstration], vocab_size: int = 1024) -> "PreTrainedTokenizerFast":
-    """Byte-level BPE over the demonstrations' text and the self-correction instruction, with a chat template that keeps history."""
-    from tokenizers import Regex, Tokenizer, decoders, models, pre_tokenizers, trainers
-    from transformers import PreTrainedTokenizerFast
+def sums_tokenizer(task: SumsTask) -> "PreTrainedTokenizerBase":
+    """Tokens for every number and phrase that `task` writes, with a chat template that keeps history."""
+    from tokenizers import AddedToken
+    from tokenizers.pre_tokenizers import ByteLevel
+    from transformers import Qwen2Tokenizer
 
-    tokenizer = Tokenizer(models.BPE())
-    split = pre_tokenizers.Split(Regex(PIECES), behavior="isolated")
-    tokenizer.pre_tokenizer = pre_tokenizers.Sequence([split, pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)])
-    tokenizer.decoder = decoders.ByteLevel()
-    special = ["<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"]
-    trainer = trainers.BpeTrainer(
-        vocab_size=vocab_size,
-        special_tokens=special,
-        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
-        show_progress=False,
-        max_token_length=128,
-    )
-    text = (piece for demo in pool[:20_000] for piece in (demo.problem.question, *demo.attempts, SUMS))
-    tokenizer.train_from_iterator(text, trainer)
-    fast = PreTrainedTokenizerFast(tokenizer_object=tokenizer, eos_token="<|end|>", pad_token="<|pad|>", clean_up_tokenization_spaces=False)
-    fast.add_special_tokens({"additional_special_tokens": special[2:]})
-    fast.chat_template = CHAT_TEMPLATE
-    return fast
+    special = [PAD, END, USER, ASSISTANT]
+    vocab = {token: i for i, token in enumerate([*special, *sorted(ByteLevel.alphabet())])}
+    tokenizer = Qwen2Tokenizer(vocab=vocab, merges=[], unk_token=PAD, eos_token=END, pad_token=PAD, extra_special_tokens=special[2:])
+    numbers = [f" {n}" for n in range(2 * task.largest)]
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (*numbers, *phrases([IN_WORDS, IN_SYMBOLS, ANSWER_FORM, SUMS]))])
+    tokenizer.chat_template = CHAT_TEMPLATE
+    return tokenizer
+
+
+def phrases(forms: Iterable[str]) -> list[str]:
+    """What stands between the numbers of each form, in order of appearance."""
+    found: dict[str, None] = {}
+    for form in forms:
+        pieces = re.split(r" ?\{[a-z]+\}", form)
+        found.update(dict.fromkeys(piece.format() for piece in pieces if piece.format().strip()))
+    return list(found)

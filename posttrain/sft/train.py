@@ -14,7 +14,7 @@ from pydantic import Field
 from posttrain.config import ConfigError, config
 from posttrain.prompting.chat import ChatFormat, chat_format, eos_ids_of
 from posttrain.run import RunFolder, seed_for
-from posttrain.sft.tokenizer import train_tokenizer
+from posttrain.sft.tokenizer import sums_tokenizer
 from posttrain.tasks import sums
 from posttrain.tasks.sums import Demonstration, Slips, SumsTask
 
@@ -26,7 +26,7 @@ IGNORED = -100  # the label of a token that carries no loss
 
 @config
 class NewModel:
-    """A Qwen2-architecture model from random weights, with a tokenizer trained on the demonstrations."""
+    """A Qwen2-architecture model from random weights, with a tokenizer made for the task."""
 
     kind: Literal["new"] = "new"
     hidden_size: int = 64
@@ -73,7 +73,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     folder.forget_after(-1)
     demos = sums.demonstrations(cfg.task, cfg.slips, random.Random(seed_for(cfg.seed, "demonstrations")))
     pool = [next(demos) for _ in range(cfg.demonstrations)]
-    model, tokenizer = _open(cfg, pool)
+    model, tokenizer = _open(cfg)
     chat = chat_format(tokenizer, eos_ids_of(tokenizer))
     _fit(model, tokenizer, list(sequences(pool, chat)), cfg, folder)
     _save(model, tokenizer, out / "model")
@@ -95,7 +95,7 @@ def sequences(pool: list[Demonstration], chat: ChatFormat) -> Iterator[dict[str,
         yield {"input_ids": list(ids), "labels": labels}
 
 
-def _open(cfg: Config, pool: list[Demonstration]) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+def _open(cfg: Config) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     import torch
     from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
 
@@ -105,7 +105,7 @@ def _open(cfg: Config, pool: list[Demonstration]) -> "tuple[PreTrainedModel, Pre
             return AutoModelForCausalLM.from_pretrained(cfg.model.name, dtype=torch.float32), tokenizer
         except (OSError, ValueError) as error:
             raise ConfigError(f"model.name: cannot load {cfg.model.name!r}: {str(error).splitlines()[0]}") from None
-    tokenizer = train_tokenizer(pool)
+    tokenizer = sums_tokenizer(cfg.task)
     torch.manual_seed(seed_for(cfg.seed, "weights"))
     shape = Qwen2Config(
         vocab_size=len(tokenizer),
@@ -126,6 +126,7 @@ def _open(cfg: Config, pool: list[Demonstration]) -> "tuple[PreTrainedModel, Pre
 
 def _fit(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: list[dict[str, list[int]]], cfg: Config, folder: RunFolder):
     from datasets import Dataset
+    from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
 
     settings = SFTConfig(
@@ -145,10 +146,11 @@ def _fit(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: l
         save_strategy="no",
         report_to=[],
         disable_tqdm=True,
+        dataloader_pin_memory=False,
     )
-    trainer = SFTTrainer(
-        model=model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[_progress(cfg.steps, folder)]
-    )
+    bar = _progress(cfg.steps, folder)
+    trainer = SFTTrainer(model=model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[bar])
+    trainer.remove_callback(PrinterCallback)
     trainer.train()
 
 

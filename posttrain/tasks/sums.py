@@ -21,6 +21,7 @@ from posttrain.types import DataError, FinalAnswer, Message, Problem, Task, Verd
 BUCKETS = {"test": range(0, 8), "validation": range(8, 12), "train": range(12, 64)}  # of 64
 IN_WORDS = "Which two of {numbers} add up to {target}?"
 IN_SYMBOLS = "x, y in {{ {numbers} }}, x + y = {target}: x + y?"
+ANSWER_FORM = "\\boxed{{ {x} + {y} }}"
 ANSWER = re.compile(r"\\boxed\{\s*(\d{1,4})\s*\+\s*(\d{1,4})\s*\}")
 
 
@@ -95,7 +96,7 @@ def generate(cfg: SumsTask, split: str, rng: random.Random) -> Iterator[Problem]
 
 
 def written(pair: Sequence[int]) -> str:
-    return f"\\boxed{{ {pair[0]} + {pair[1]} }}"
+    return ANSWER_FORM.format(x=pair[0], y=pair[1])
 
 
 def final_pair(text: str) -> str | None:

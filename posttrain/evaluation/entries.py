@@ -1,0 +1,95 @@
+"""What a report shows of one model: where its figures come from on disk, and which of its episodes to read."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from posttrain.config import ConfigError
+from posttrain.evaluation.metrics import OUTCOMES, Outcome, outcome
+from posttrain.rollout.store import read_episodes
+from posttrain.run import read_jsonl, seed_for
+from posttrain.types import Episode
+
+
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """One training run's log. A method with several stages is several runs, one after the other."""
+
+    name: str
+    metrics: Sequence[dict[str, Any]]
+    """Rows of metrics.jsonl: `step`, `train/...` at every step, `val/...` at some."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Entry:
+    """One model in a report: its held-out episodes, the training that led to it (none for a base model), and how to make it again."""
+
+    name: str
+    episodes: Sequence[Episode]
+    stages: tuple[Stage, ...] = ()
+    provenance: tuple[tuple[str, str], ...] = ()
+    """(what, value), printed as they stand: commit, command, seed, ..."""
+
+
+def load_entry(name: str, folders: Sequence[Path], suite: str | None = None) -> Entry:
+    """One model from its run folders in order of training; the evaluation is the last folder's. Raises `ConfigError` or `DataError`.
+
+    A folder is a run (`metrics.jsonl`, `eval/<suite>/episodes.jsonl`) or one evaluation (`episodes.jsonl` in it). `suite` is needed
+    only where the run was evaluated on several.
+    """
+    for folder in folders:
+        if not folder.is_dir():
+            raise ConfigError(f"{folder}: no such run folder")
+    stages = [Stage(name=folder.name, metrics=list(read_jsonl(folder / "metrics.jsonl"))) for folder in folders if _trained(folder)]
+    evaluation = find_evaluation(folders[-1], suite)
+    episodes = list(read_episodes(evaluation / "episodes.jsonl"))
+    if not episodes:
+        raise ConfigError(f"{evaluation / 'episodes.jsonl'}: holds no episode; run the evaluation first")
+    return Entry(name=name, episodes=episodes, stages=tuple(stages), provenance=_provenance(folders, evaluation))
+
+
+def find_evaluation(folder: Path, suite: str | None) -> Path:
+    """The folder that holds the episodes of `suite`, or of the only suite there is."""
+    if (folder / "episodes.jsonl").is_file():
+        return folder
+    found = sorted(path.parent for path in folder.glob("eval/*/episodes.jsonl"))
+    wanted = [path for path in found if suite in (None, path.name)]
+    if len(wanted) == 1:
+        return wanted[0]
+    names = ", ".join(path.name for path in found)
+    if not found:
+        raise ConfigError(f"{folder}: holds no evaluation; expected {folder}/eval/<suite>/episodes.jsonl (made by posttrain eval)")
+    if suite is None:
+        raise ConfigError(f"{folder}: was evaluated on several suites; choose one of {names} with --suite")
+    raise ConfigError(f"{folder}: was not evaluated on {suite!r}; found {names}")
+
+
+def to_read(episodes: Sequence[Episode], num: int) -> list[tuple[Outcome, Episode]]:
+    """`num` scored episodes, evenly over the outcomes as far as there are any, each picked by a hash of the problem's id, by no one."""
+    scored = [episode for episode in episodes if all(turn.verdict.scored for turn in episode.turns)]
+    shuffled = sorted(scored, key=lambda episode: seed_for("to_read", episode.problem.id, episode.sample))
+    groups: dict[Outcome, list[Episode]] = {kind: [e for e in shuffled if outcome(e) == kind] for kind in OUTCOMES}
+    rounds = [(kind, group[i]) for i in range(num) for kind, group in groups.items() if i < len(group)]
+    order = ("fixed", "broken", "kept", "still wrong")
+    return sorted(rounds[:num], key=lambda pick: order.index(pick[0]))
+
+
+def _trained(folder: Path) -> bool:
+    return (folder / "metrics.jsonl").is_file()
+
+
+def _provenance(folders: Sequence[Path], evaluation: Path) -> tuple[tuple[str, str], ...]:
+    facts: list[tuple[str, str]] = []
+    for folder in dict.fromkeys((*folders, evaluation)):
+        if (folder / "provenance.json").is_file():
+            row = json.loads((folder / "provenance.json").read_text())
+            recipe = folder / "config.yaml"
+            seed = (yaml.safe_load(recipe.read_text()) or {}).get("seed") if recipe.is_file() else None
+            parts = [f"commit {row.get('commit', 'unknown')}", f"seed {seed}" if seed is not None else "", row.get("started", "")]
+            command = " ".join(map(str, row.get("command", ())))
+            facts.append((folder.name, " · ".join(part for part in (*parts, command) if part)))
+    return tuple(facts)

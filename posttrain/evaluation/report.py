@@ -1,0 +1,325 @@
+"""`posttrain report`: one HTML file that shows what training did to self-correction, readable from disk without a network.
+
+`write_report` takes entries, one per model; `write_figure` draws the same in one small picture. Everything a model wrote is escaped by the
+template, and the page's own policy forbids any script but its six lines.
+"""
+
+import argparse
+import base64
+import hashlib
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jinja2
+from markupsafe import Markup
+from rapidfuzz.distance import Levenshtein
+
+from posttrain.config import ConfigError
+from posttrain.evaluation import charts
+from posttrain.evaluation.charts import percent, points
+from posttrain.evaluation.entries import Entry, load_entry, to_read
+from posttrain.evaluation.metrics import Outcome, Summary, acc_at, breakdown, compare, delta_of, edit_distance_ratio, summarise
+from posttrain.evaluation.stats import Estimate
+from posttrain.run import commit, write_atomic
+from posttrain.types import Episode, FinalAnswer, Turn
+
+NUM_READ = 20
+MOST_TEXT = 6000  # characters of one attempt shown; a runaway completion should not make the page heavy
+SCRIPT = """
+const chosen = {}, groups = document.querySelectorAll("[data-filter]");
+const show = () => { let seen = 0; document.querySelectorAll("article").forEach(a => {
+  a.hidden = Object.keys(chosen).some(k => chosen[k] !== "" && a.dataset[k] !== chosen[k]); seen += !a.hidden; });
+  document.getElementById("none").hidden = seen > 0; };
+const press = (group, button) => { group.querySelectorAll("button").forEach(b => b.setAttribute("aria-pressed", b === button));
+  chosen[group.dataset.filter] = button.value; show(); };
+groups.forEach(g => { g.parentElement.hidden = false; g.addEventListener("click", e => e.target.value !== undefined && press(g, e.target));
+  press(g, g.querySelector("[aria-pressed=true]")); });
+"""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PaperRow:
+    """Published figures, in percent."""
+
+    name: str
+    t1: float
+    t2: float
+    delta: float
+    fixed: float
+    broken: float
+
+
+PAPER_TITLE = (
+    "Published, for orientation only: another model and another task (Gemini 1.5 Flash on MATH500, arXiv 2409.12917, Tables 1 and 2)"
+)
+PAPER_ROWS = (
+    PaperRow(name="Base", t1=52.6, t2=41.4, delta=-11.2, fixed=4.6, broken=15.8),
+    PaperRow(name="Self-Refine", t1=52.8, t2=51.8, delta=-1.0, fixed=3.2, broken=4.2),
+    PaperRow(name="STaR, D+", t1=53.6, t2=54.0, delta=0.4, fixed=2.6, broken=2.2),
+    PaperRow(name="Pair-SFT", t1=52.4, t2=54.2, delta=1.8, fixed=5.4, broken=3.6),
+    PaperRow(name="SCoRe", t1=60.0, t2=64.4, delta=4.4, fixed=5.8, broken=1.4),
+)
+
+
+def write_report(
+    path: str | Path,
+    title: str,
+    entries: Sequence[Entry],
+    *,
+    paper_rows: Sequence[PaperRow] = PAPER_ROWS,
+    paper_title: str = PAPER_TITLE,
+    notes: Sequence[str] = (),
+) -> None:
+    """Write the page for these models, in the order given; each needs scored episodes of at least two attempts."""
+    if not entries:
+        raise ValueError("a report needs at least one entry")
+    rows = [(entry.name, summarise(entry.episodes)) for entry in entries]
+    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
+    template = environment.from_string((Path(__file__).parent / "page.html").read_text())
+    text = template.render(
+        title=title,
+        notes=notes,
+        lede=[" ".join(_sentence(name, s) for name, s in rows)],
+        colours={"t1": charts.ATTEMPT[0], "t2": charts.ATTEMPT[1], "good": charts.OUTCOME["fixed"], "bad": charts.OUTCOME["broken"]},
+        outcome_colours=list(charts.OUTCOME.items()),
+        charts={name: Markup(getattr(charts, name)(rows)) for name in ("accuracies", "deltas", "outcomes")},
+        table=[_table_row(name, s) for name, s in rows],
+        paper_rows=[_paper_row(row) for row in paper_rows],
+        paper_title=paper_title,
+        comparisons=_comparisons(entries),
+        levels=_levels(entries),
+        curves=_curves(entries),
+        histograms=_histograms(entries),
+        num_read=NUM_READ,
+        episodes=[shown for i, entry in enumerate(entries) for shown in _episodes(i, entry)],
+        provenance=_provenance(entries, rows),
+        script=Markup(SCRIPT),
+        script_hash=base64.b64encode(hashlib.sha256(SCRIPT.encode()).digest()).decode(),
+    )
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_atomic(Path(path), text)
+
+
+def write_figure(path: str | Path, entries: Sequence[Entry]) -> None:
+    """A picture for a README: left, validation accuracy of both attempts over training; right, Delta per model with 95% intervals."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    trained = [entry for entry in entries if entry.stages]
+    style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titleweight": "bold"}
+    with pyplot.rc_context(style):
+        widths = [1.15] * len(trained) + [1]
+        figure, axes = pyplot.subplots(1, len(widths), figsize=(3.2 * len(widths), 2.7), width_ratios=widths, layout="constrained")
+        axes = list(axes) if len(widths) > 1 else [axes]
+        low, high = charts.span([s for e in trained for s in e.stages], ("acc_t1", "acc_t2"))
+        for axis, entry in zip(axes, trained):
+            _draw_accuracy(axis, entry)
+            axis.set(ylim=(100 * low, 100 * high), xlabel="training step", title=entry.name)
+        if trained:
+            axes[0].set_ylabel("accuracy, %")
+            axes[0].legend(frameon=False, loc="lower right")
+        _draw_deltas(axes[-1], [(entry.name, summarise(entry.episodes)) for entry in entries])
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        figure.savefig(path, dpi=200, facecolor="white", metadata={"Software": None})
+        pyplot.close(figure)
+
+
+def cli(argv: Sequence[str]) -> int:
+    """`posttrain report`: write the page and say where it is."""
+    parser = argparse.ArgumentParser(prog="posttrain report", description="Make one HTML page that shows one or more runs.")
+    runs = "a run or evaluation folder; NAME=DIR names it, NAME=DIR,DIR chains the stages of one model"
+    parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN_DIR[,RUN_DIR]", help=runs)
+    parser.add_argument("--out", type=Path, help="the file to write (default: report.html in the last run's folder)")
+    parser.add_argument("--title", default="Does it correct itself?", help="the page's heading")
+    parser.add_argument("--suite", help="which evaluation to show, where runs have several")
+    parser.add_argument("--figure", type=Path, help="also write the picture for a README, as PNG")
+    args = parser.parse_args(argv)
+    named = [_named(word) for word in args.runs]
+    entries = [load_entry(name, folders, args.suite) for name, folders in named]
+    out = args.out or named[-1][1][-1] / "report.html"
+    try:
+        write_report(out, args.title, entries)
+        if args.figure:
+            write_figure(args.figure, entries)
+    except OSError as error:
+        raise ConfigError(f"{error.filename or out}: cannot write the report: {error.strerror}") from None
+    print(f"wrote {out}")
+    return 0
+
+
+def _named(word: str) -> tuple[str, list[Path]]:
+    name, equals, folders = word.rpartition("=")
+    paths = [Path(folder) for folder in folders.split(",")]
+    return (name if equals else paths[-1].resolve().name), paths
+
+
+def _sentence(name: str, s: Summary) -> str:
+    """What the second attempt does to this model's accuracy, claimed only where the interval is clear of 0."""
+    size = f"{abs(100 * s.delta.value):.1f} points"
+    if s.delta.low > 0:
+        return f"{name} gains {size} from its second attempt."
+    if s.delta.high < 0:
+        return f"{name} loses {size}."
+    return f"{name} shows no clear change ({points(s.delta.value)})."
+
+
+def _table_row(name: str, s: Summary) -> dict[str, Any]:
+    tone = "good" if s.delta.low > 0 else "bad" if s.delta.high < 0 else ""
+    a, b = s.between
+    pair = f"{s.num_fixed:,} : {s.num_broken:,}"
+    cells = [_cell(s.acc[a - 1]), _cell(s.acc[b - 1]), {**_cell(s.delta, points), "tone": tone}]
+    cells += [{"value": p_text(s.p_value), "interval": pair, "tone": ""}, _cell(s.fixed), _cell(s.broken)]
+    return {"name": name, "n": _count(s), "cells": [*cells, _cell(s.answer_change), _cell(s.text_copy)]}
+
+
+def _paper_row(row: PaperRow) -> dict[str, str]:
+    figures = {key: f"{getattr(row, key):.1f}" for key in ("t1", "t2", "fixed", "broken")}
+    return {"name": row.name, "delta": points(row.delta / 100), **figures}
+
+
+def _cell(estimate: Estimate, show: Any = percent) -> dict[str, str]:
+    return {"value": show(estimate.value), "interval": f"{show(estimate.low)} to {show(estimate.high)}", "tone": ""}
+
+
+def _count(s: Summary) -> str:
+    return f"{s.problems:,}" if s.episodes == s.problems else f"{s.problems:,} × {s.episodes / s.problems:.3g}"
+
+
+def p_text(p: float) -> str:
+    """A p-value with two digits that matter: 0.23, 3e-4, <1e-6."""
+    if p < 1e-6:
+        return "<1e-6"
+    if p < 0.001:
+        digits, power = f"{p:.0e}".split("e")
+        return f"{digits}e-{abs(int(power))}"
+    return f"{p:.2g}"
+
+
+def _comparisons(entries: Sequence[Entry]) -> list[dict[str, str]]:
+    """The last model against each of the others."""
+    last, found = entries[-1], []
+    for other in entries[:-1]:
+        if {e.problem.id for e in other.episodes} & {e.problem.id for e in last.episodes}:
+            acc, delta = (compare(other.episodes, last.episodes, measure) for measure in (acc_at(2), delta_of))
+            spans = [f"{points(x.value)} ({points(x.low)} to {points(x.high)})" for x in (acc, delta)]
+            found.append({"name": f"{last.name} − {other.name}", "acc": spans[0], "delta": spans[1]})
+    return found
+
+
+def _levels(entries: Sequence[Entry]) -> list[tuple[str, list[dict[str, Any]]]]:
+    found = []
+    for entry in entries:
+        groups = breakdown(entry.episodes, "level")
+        cells = {k: [_cell(s.acc[0]), _cell(s.acc[1]), _cell(s.delta, points), _cell(s.fixed), _cell(s.broken)] for k, s in groups.items()}
+        if len(groups) > 1:
+            found.append((entry.name, [{"name": k, "n": _count(groups[k]), "cells": cells[k]} for k in groups]))
+    return found
+
+
+def _curves(entries: Sequence[Entry]) -> list[dict[str, Any]]:
+    """Three panels per trained model; every kind of panel has the same axes for all of them."""
+    trained = [entry for entry in entries if entry.stages]
+    stages = [stage for entry in trained for stage in entry.stages]
+    steps = max((sum(charts.last_step(stage) for stage in entry.stages) for entry in trained), default=0)
+    kinds = [("Accuracy, %", ("acc_t1", "acc_t2"), percent), ("Answers changed, %", ("answer_change",), percent)]
+    kinds.append(("KL to the reference, nats per attempt", ("kl_t1", "kl_t2"), lambda value: f"{value:.3g}"))
+    spans = [charts.span(stages, keys) for _, keys, _ in kinds]
+    made = []
+    for entry in trained:
+        panels = [
+            {
+                "title": title,
+                "keyed": len(keys) > 1,
+                "svg": Markup(charts.curve(entry.stages, keys, y, steps, show, f"{title}: {entry.name}")),
+            }
+            for (title, keys, show), y in zip(kinds, spans)
+        ]
+        made.append({"name": entry.name, "panels": panels})
+    return made
+
+
+def _histograms(entries: Sequence[Entry]) -> list[tuple[str, Markup, str]]:
+    values = [[edit_distance_ratio(e.turns[0].text, e.turns[1].text) for e in entry.episodes] for entry in entries]
+    top = 1.04 * max(share for v in values for share in charts.shares_of(v))
+    shares = [f"{percent(sum(x == 0 for x in v) / len(v))} % exact copies, mean {sum(v) / len(v):.2f}" for v in values]
+    return [(entry.name, Markup(charts.histogram(v, top)), share) for entry, v, share in zip(entries, values, shares)]
+
+
+def _episodes(model: int, entry: Entry) -> list[dict[str, Any]]:
+    return [_episode(model, entry.name, kind, episode) for kind, episode in to_read(entry.episodes, NUM_READ)]
+
+
+def _episode(model: int, name: str, kind: Outcome, episode: Episode) -> dict[str, Any]:
+    problem, reference = episode.problem, episode.problem.reference
+    first, second = differing(episode.turns[0].text[:MOST_TEXT], episode.turns[1].text[:MOST_TEXT])
+    return {
+        "model": model,
+        "name": name,
+        "outcome": kind,
+        "colour": charts.OUTCOME[kind],
+        "problem": problem.id,
+        "group": " · ".join(part for part in (problem.level, problem.subject) if part),
+        "reference": reference.text if isinstance(reference, FinalAnswer) else "unit tests",
+        "question": problem.question,
+        "turns": [_turn(episode.turns[0], first, True), _turn(episode.turns[1], second, False)],
+    }
+
+
+def _turn(turn: Turn, segments: list[tuple[bool, str]], first: bool) -> dict[str, Any]:
+    hidden = len(turn.text) - MOST_TEXT
+    cut = f"… {hidden:,} more characters" if hidden > 0 else "stopped by the length limit" if turn.completion.finish == "length" else ""
+    status = turn.verdict.status.replace("_", " ")
+    return {"correct": turn.verdict.correct, "status": status, "answer": turn.answer, "segments": segments, "first": first, "cut": cut}
+
+
+def differing(first: str, second: str) -> tuple[list[tuple[bool, str]], list[tuple[bool, str]]]:
+    """Both texts as (differs, piece): word by word. Texts with little in common have nothing marked, as everything would be."""
+    words = [re.findall(r"\w+|\s+|.", text, flags=re.DOTALL) for text in (first, second)]
+    if not words[0] or not words[1] or Levenshtein.normalized_similarity(*words) < 0.4:
+        return [(False, first)], [(False, second)]
+    left, right = [], []
+    for step in Levenshtein.opcodes(*words):
+        left.append((step.tag != "equal", "".join(words[0][step.src_start : step.src_end])))
+        right.append((step.tag != "equal", "".join(words[1][step.dest_start : step.dest_end])))
+    return [piece for piece in left if piece[1]], [piece for piece in right if piece[1]]
+
+
+def _provenance(entries: Sequence[Entry], rows: Sequence[tuple[str, Summary]]) -> list[tuple[str, str]]:
+    facts = [("This page", f"posttrain report · commit {commit()}")]
+    for entry, (name, s) in zip(entries, rows):
+        cut = ", ".join(f"{percent(share)} %" for share in s.clip)
+        tokens = ", ".join(f"{mean:.0f}" for mean in s.tokens)
+        counts = f"{_count(s)} problems, {s.unscored} unscored, cut by the length limit per attempt {cut}, mean tokens {tokens}"
+        facts += [(name, counts), *((f"{name}: {what}", value) for what, value in entry.provenance)]
+    return facts
+
+
+def _draw_accuracy(axis: Any, entry: Entry) -> None:
+    start = 0.0
+    for stage in entry.stages:
+        for i, key in enumerate(("acc_t1", "acc_t2")):
+            logged = [(start + row["step"], 100 * row[f"train/{key}"]) for row in stage.metrics if f"train/{key}" in row]
+            smooth = charts.moving_mean(charts.thin(logged, 240))
+            label = ("first attempt", "second attempt")[i] if not start else None
+            axis.plot([x for x, _ in smooth], [v for _, v in smooth], color=charts.ATTEMPT[i], lw=1.8, label=label)
+        start += charts.last_step(stage)
+        if stage is not entry.stages[-1]:
+            axis.axvline(start, color=charts.SOFT, lw=0.8, ls=":")
+
+
+def _draw_deltas(axis: Any, rows: Sequence[tuple[str, Summary]]) -> None:
+    axis.axvline(0, color=charts.SOFT, lw=0.9)
+    for i, (_, s) in enumerate(rows):
+        colour = charts.verdict_colour(s)
+        axis.plot([100 * s.delta.low, 100 * s.delta.high], [i, i], color=colour, lw=2.2, solid_capstyle="butt")
+        axis.plot(100 * s.delta.value, i, "o", color=colour, ms=6)
+        axis.annotate(points(s.delta.value), (100 * s.delta.value, i), (0, 7), textcoords="offset points", ha="center", color=colour)
+    axis.set_yticks(range(len(rows)), [name for name, _ in rows])
+    axis.set(ylim=(len(rows) - 0.5, -0.6), xlabel="points, 95% interval", title="Change at the second attempt")
+    axis.tick_params(axis="y", length=0)
+    axis.spines["left"].set_visible(False)

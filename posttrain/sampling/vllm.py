@@ -1,0 +1,251 @@
+"""Sampling with vLLM inside this process, beside the model that is trained: the fast engine, on a GPU and, for tests, on a CPU.
+
+In-process (no engine process of vLLM's own), because weights are then pushed as tensors, without a copy through a file or a socket.
+Read against vLLM 0.31. Three things differ on a CPU: linear weights are repacked after loading, so that a push must go through vLLM's
+`reload_weights`; a seeded request must not be split by chunked prefill, as CPU generators cannot step back; float32 must be asked for.
+"""
+
+import os
+import queue
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from posttrain.sampling.weights import checked, checkpoint_names
+from posttrain.types import Completion, EngineError, Sampling, TokenIds
+
+R = TypeVar("R")
+
+# vLLM reads these when it is imported; what the user has set stays.
+ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
+CPU_ENVIRONMENT = {
+    "VLLM_CPU_OMP_THREADS_BIND": "nobind",  # else it pins this process's threads, the trainer's with them
+    "TORCHDYNAMO_DISABLE": "1",  # else the first log-probability waits 20 s for a compiler
+}
+
+
+class VLLMEngine:
+    """A vLLM engine of its own for `model_folder` (or a hub id); constructing it loads the weights, which takes seconds to minutes.
+
+    `eos_ids` are all ids that end a row. `timeout_s` bounds every call, the start included: a stuck engine is an `EngineError`, not a
+    hang. After an error in vLLM the engine is refused (`EngineError` with the first text); close it and open another.
+    """
+
+    def __init__(
+        self,
+        model_folder: str,
+        eos_ids: Sequence[int],
+        *,
+        dtype: str = "float32",
+        max_model_len: int | None = None,
+        gpu_memory_utilization: float = 0.4,
+        kv_cache_gib: float = 1.0,
+        enforce_eager: bool = False,
+        timeout_s: float = 1800.0,
+    ) -> None:
+        self.on_cpu = not torch.cuda.is_available()
+        self.eos_ids, self.timeout_s, self.cached_tokens = tuple(eos_ids), timeout_s, 0
+        self._died = ""
+        self._expected: dict[str, Tensor] = {}
+        self._worker = _Worker()
+        options: dict[str, Any] = {
+            "model": model_folder,
+            "dtype": dtype,
+            "max_model_len": max_model_len,
+            "enable_prefix_caching": True,
+            "skip_tokenizer_init": True,
+            "generation_config": "vllm",  # not the folder's top-p and the like
+            "logprobs_mode": "processed_logprobs",  # at the sampling temperature
+            "enforce_eager": enforce_eager or self.on_cpu,
+        }
+        if self.on_cpu:
+            options |= {"kv_cache_memory_bytes": int(kv_cache_gib * 2**30), "enable_chunked_prefill": False, "block_size": 32}
+        else:
+            options |= {"gpu_memory_utilization": gpu_memory_utilization}
+        for name, value in (ENVIRONMENT | (CPU_ENVIRONMENT if self.on_cpu else {})).items():
+            os.environ.setdefault(name, value)
+        self._found_group = torch.distributed.is_initialized()
+        self._llm = self._call(lambda: _start(options), timeout_s)
+        self.num_ids: int = self._llm.model_config.get_vocab_size()
+        self.max_length: int = self._llm.model_config.max_model_len
+        unknown = [i for i in eos_ids if not 0 <= i < self.num_ids]
+        if unknown or not eos_ids:
+            self.close()
+            raise EngineError(f"vllm: eos ids {list(eos_ids)} for a model of {self.num_ids} ids: expected at least one, each below that")
+
+    def generate(self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+        """One completion per prompt, in order; `cached_tokens` then says how many prompt tokens came from the prefix cache."""
+        from vllm import SamplingParams
+        from vllm.sampling_params import RequestOutputKind
+
+        self._check(prompts, seeds)
+        params = [
+            SamplingParams(
+                max_tokens=sampling.max_tokens,
+                temperature=sampling.temperature,
+                seed=seed,
+                logprobs=0,  # of the sampled token alone
+                stop_token_ids=list(self.eos_ids),
+                ignore_eos=True,  # the list above is complete
+                detokenize=False,
+                output_kind=RequestOutputKind.FINAL_ONLY,
+            )
+            for seed in seeds
+        ]
+        rows = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        outputs = self._call(lambda: self._llm.generate(rows, params, use_tqdm=False), self.timeout_s) if rows else []
+        self.cached_tokens = sum(output.num_cached_tokens or 0 for output in outputs)
+        return [_completion(output.outputs[0]) for output in outputs]
+
+    def probe_logprobs(self, ids: TokenIds) -> list[float]:
+        """log p(ids[i] | ids[:i]) at temperature 1 for i >= 1: what a pusher of weights compares with its own forward pass."""
+        from vllm import SamplingParams
+
+        self._check([ids], [0])
+        params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
+        (output,) = self._call(lambda: self._llm.generate([{"prompt_token_ids": list(ids)}], params, use_tqdm=False), self.timeout_s)
+        return [at[token].logprob for at, token in zip(output.prompt_logprobs[1:], ids[1:], strict=True)]
+
+    def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
+        """Replace all weights, by checkpoint name, and forget every cached prefix. Raises `EngineError`; the engine is then refused."""
+        if not self._expected:
+            self._expected = _expected_weights(self._llm.model_config.hf_text_config)
+        pushed = checked(((name, tensor.detach()) for name, tensor in weights), self._expected, "vllm")
+        self._call(lambda: self._push(pushed), self.timeout_s)
+
+    def close(self) -> None:
+        """Free the engine's memory. A process group that vLLM made goes too; one that was there before stays."""
+        llm, self._llm, self._died = getattr(self, "_llm", None), None, self._died or "closed"
+        if llm is None:
+            return
+        try:
+            self._worker.call(lambda: _stop(llm, self._found_group), 60.0)
+        except TimeoutError:  # a stuck call still runs: its thread is a daemon, and ends with the process
+            return
+        self._worker.stop()
+
+    def _push(self, weights: Iterator[tuple[str, Tensor]]) -> None:
+        if self.on_cpu:
+            self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
+            self._llm.apply_model(_repack_head)
+        else:
+            self._llm.apply_model(lambda model: model.load_weights(weights) and None)
+        for _ in weights:  # a loader that stopped early must not hide what was never pushed
+            pass
+        if not self._llm.reset_prefix_cache():
+            raise EngineError("vllm: the prefix cache could not be reset after a weight push: requests are still running")
+
+    def _check(self, prompts: Sequence[TokenIds], seeds: Sequence[int]) -> None:
+        if len(prompts) != len(seeds):
+            raise EngineError(f"vllm: {len(prompts)} prompts but {len(seeds)} seeds; expected one seed per prompt")
+        for i, prompt in enumerate(prompts):
+            if not 0 < len(prompt) < self.max_length:
+                raise EngineError(f"vllm: prompt {i} has {len(prompt)} tokens; expected 1 to {self.max_length - 1}: raise max_model_len?")
+            if max(prompt) >= self.num_ids:
+                raise EngineError(f"vllm: prompt {i} holds id {max(prompt)}, the model has {self.num_ids}: is this its tokenizer?")
+
+    def _call(self, work: Callable[[], R], timeout_s: float) -> R:
+        """`work` on the engine's thread; vLLM's own text in the `EngineError` if it raises."""
+        if self._died:
+            raise EngineError(f"vllm: this engine is gone, open another; it said: {self._died}")
+        try:
+            return self._worker.call(work, timeout_s)
+        except TimeoutError:
+            raise EngineError(
+                f"vllm: no answer within {timeout_s:g} s; the engine may be stuck. Raise engine.timeout_s if it is slow"
+            ) from None
+        except Exception as error:
+            self._died = f"{type(error).__name__}: {error}"
+            raise error if isinstance(error, EngineError) else EngineError(f"vllm: {self._died}") from error
+
+
+class _Worker:
+    """One daemon thread that all calls of an engine run on, so that a stuck call can be left behind, even at exit."""
+
+    def __init__(self) -> None:
+        self._jobs: queue.SimpleQueue = queue.SimpleQueue()
+        threading.Thread(target=self._run, name="vllm", daemon=True).start()
+
+    def call(self, work: Callable[[], R], timeout_s: float) -> R:
+        answer: queue.SimpleQueue = queue.SimpleQueue()
+        self._jobs.put((work, answer))
+        try:
+            result, error = answer.get(timeout=timeout_s)
+        except queue.Empty:
+            raise TimeoutError from None
+        if error is not None:
+            raise error
+        return result
+
+    def stop(self) -> None:
+        self._jobs.put(None)
+
+    def _run(self) -> None:
+        while (job := self._jobs.get()) is not None:
+            work, answer = job
+            try:
+                answer.put((work(), None))
+            except BaseException as error:  # handed to the caller, who raises it
+                answer.put((None, error))
+
+
+def _start(options: dict[str, Any]) -> Any:
+    """The engine; what vLLM changes in its process, which is ours, is put back.
+
+    It seeds every global generator, so that a resumed run would differ from an uninterrupted one, and on a CPU it replaces
+    `torch.set_num_threads` by a function that does nothing.
+    """
+    from vllm import LLM
+
+    python, numpy, set_num_threads = random.getstate(), np.random.get_state(), torch.set_num_threads
+    with torch.random.fork_rng():
+        llm = LLM(**options)
+    random.setstate(python)
+    np.random.set_state(numpy)
+    torch.set_num_threads = set_num_threads
+    return llm
+
+
+def _stop(llm: Any, keep_group: bool) -> None:
+    """vLLM's own shutdown destroys the default process group; a group that was there before it is the trainer's and stays."""
+    from vllm.distributed.parallel_state import destroy_model_parallel
+
+    client = llm.llm_engine.engine_core
+    if keep_group:
+        client.engine_core.model_executor.shutdown()
+        destroy_model_parallel()
+    else:
+        client.shutdown()
+
+
+def _repack_head(model: Any) -> None:
+    """On a CPU the output head holds a packed copy of its weight, which a reload renews only if the head has a tensor of its own.
+
+    A tied head has none: it would go on with the old policy's weight, and only a comparison of log-probabilities shows it.
+    """
+    from vllm.model_executor.layers.vocab_parallel_embedding import ParallelLMHead
+
+    for module in model.modules():
+        if isinstance(module, ParallelLMHead):
+            module.quant_method.process_weights_after_loading(module)
+
+
+def _expected_weights(config: Any) -> dict[str, Tensor]:
+    """Names and shapes that a whole push has, from the architecture alone (on the meta device: nothing is allocated)."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return checkpoint_names(AutoModelForCausalLM.from_config(config))
+
+
+def _completion(output: Any) -> Completion:
+    if output.finish_reason not in ("stop", "length"):
+        raise EngineError(f"vllm: a row ended with {output.finish_reason!r}; expected stop or length")
+    ids = tuple(output.token_ids)
+    logprobs = tuple(at[token].logprob for at, token in zip(output.logprobs, ids, strict=True))
+    return Completion(ids=ids, logprobs=logprobs, finish=output.finish_reason)

@@ -1,0 +1,51 @@
+import pytest
+import torch
+
+from posttrain.rl.advantage import informative_rows, leave_one_out, zero_variance_share
+
+
+def slow_leave_one_out(rewards: list[list[float]], group: int, scored: list[bool]) -> list[list[float]]:
+    """The definition, one number at a time."""
+    result = []
+    for i, row in enumerate(rewards):
+        start = i // group * group
+        others = [j for j in range(start, start + group) if j != i and scored[j]]
+        if not scored[i] or not others:
+            result.append([0.0] * len(row))
+        else:
+            result.append([r - sum(rewards[j][k] for j in others) / len(others) for k, r in enumerate(row)])
+    return result
+
+
+def test_leave_one_out_equals_its_definition_with_and_without_unscored_rows():
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(20):
+        reward_BK = torch.randn(12, 2, generator=generator)
+        scored_B = torch.rand(12, generator=generator) > 0.3
+        expected = torch.tensor(slow_leave_one_out(reward_BK.tolist(), 4, scored_B.tolist()))
+        torch.testing.assert_close(leave_one_out(reward_BK, 4, scored_B), expected)
+
+
+def test_each_attempt_has_a_baseline_of_its_own():
+    reward_BK = torch.tensor([[1.0, 0.0], [0.0, 0.0]])
+    assert leave_one_out(reward_BK, 2, torch.tensor([True, True])).tolist() == [[1, 0], [-1, 0]]
+
+
+def test_an_unscored_sample_moves_nothing_and_is_nobodys_baseline():
+    reward_BK = torch.tensor([[1.0], [0.0], [1.0]])
+    assert leave_one_out(reward_BK, 3, torch.tensor([True, False, True])).tolist() == [[0], [0], [0]]
+
+
+def test_groups_without_signal_do_not_count_in_the_denominator():
+    advantage_BK = torch.tensor([[0.5, 0.0], [-0.5, 0.0], [0.0, 0.0], [0.0, 0.0]])
+    assert informative_rows(advantage_BK, 2).tolist() == [2, 1]  # attempt 2 has no live group: 1 only avoids a division by 0
+
+
+def test_the_share_of_groups_with_equal_rewards_is_told_per_attempt():
+    assert zero_variance_share(torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [1.0, 1.0]]), 2) == [0.5, 0.5]
+
+
+@pytest.mark.parametrize("group", [1, 3])
+def test_groups_that_do_not_fill_the_batch_are_refused(group):
+    with pytest.raises(ValueError, match="leave-one-out needs groups"):
+        leave_one_out(torch.zeros(4, 2), group, torch.ones(4, dtype=torch.bool))
