@@ -3,15 +3,16 @@
 Runs that are finished are taken as they are, so a second call goes on where the first one stopped.
 """
 
-import dataclasses
 import importlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+from pydantic import Field
+
 from posttrain.config import ConfigError, build, config, merge, nearest, read_yaml
 from posttrain.evaluation import report
-from posttrain.evaluation.entries import Entry
+from posttrain.evaluation.entries import Entry, load_entry
 from posttrain.evaluation.metrics import Summary
 from posttrain.evaluation.run import Suite, evaluate_model
 from posttrain.run import RunFolder
@@ -47,7 +48,7 @@ class Config:
     """The evaluation of every labelled run (`evals/suites/`)."""
     seeds: tuple[int, ...] = (0,)
     """Each seed runs everything, the base model included."""
-    overrides: dict[str, Any] = {}
+    overrides: dict[str, Any] = Field(default_factory=dict)
     """Keys that replace those of every recipe, by dotted path, e.g. {steps: 2} for a quick look."""
     notes: tuple[str, ...] = ()
     """Sentences for the page: what was done, and what it cannot show."""
@@ -62,23 +63,48 @@ class Config:
 
 
 def main(cfg: Config, out: Path, resume: bool) -> int:
-    """Run everything, print the table, write OUT/report.html and OUT/figure.png."""
+    """Run everything, print the table, write OUT/report.html and OUT/figure.png; returns the exit code of the first run that stops."""
     suite = build(Suite, [read_yaml(cfg.suite)])
     plans = {seed: dict(_plan(cfg, out / f"seed{seed}", seed)) for seed in cfg.seeds}  # every recipe is checked before anything runs
     RunFolder(out, cfg, resume=resume)
-    entries: dict[int, list[Entry]] = {}
+    rows: list[tuple[int, str, Summary]] = []
     for seed, plan in plans.items():
-        entries[seed] = []
         for name, (module, run_cfg) in plan.items():
             folder = out / f"seed{seed}" / name
             if code := module.main(run_cfg, folder, True):
                 return code
-            run = cfg.runs[name]
-            if run.label:
-                evaluate_model(suite, str(folder / "model"), folder / "eval" / suite.name)
-                before = [out / f"seed{seed}" / run.after] if run.after else []
-                entries[seed].append(Entry.read(run.label, [*before, folder]))
+            if label := cfg.runs[name].label:
+                summary = evaluate_model(suite, f"{label}, {cfg.suite.stem}", str(folder / "model"), folder / "eval" / cfg.suite.stem)
+                rows.append((seed, label, summary))
+    print(_table(rows, several=len(cfg.seeds) > 1))
+    entries = [_entry(cfg, out / f"seed{cfg.seeds[0]}", name) for name, run in cfg.runs.items() if run.label]
+    report.write_report(out / "report.html", cfg.title, entries, notes=cfg.notes)
+    report.write_figure(out / "figure.png", entries)
+    print(f"\nThe page to read: {out / 'report.html'}")
     return 0
+
+
+def _entry(cfg: Config, seed_folder: Path, name: str) -> Entry:
+    """What the page shows of a labelled run: its own folder, after those that led to it."""
+    run, names = cfg.runs[name], [name]
+    while (before := cfg.runs[names[0]].after) is not None:
+        names.insert(0, before)
+    return load_entry(run.label or name, [seed_folder / n for n in names], cfg.suite.stem)
+
+
+def _table(rows: Sequence[tuple[int, str, Summary]], several: bool) -> str:
+    """One line per model and seed, in percent, then the paper's rows, marked as another model and task."""
+    head = f"{'':<28}{'t1':>7}{'t2':>7}{'Delta':>8}  {'95% interval':<15}{'i->c':>6}{'c->i':>6}{'changed':>9}{'p':>9}"
+    lines = [head]
+    for seed, label, s in rows:
+        name = f"{label} (seed {seed})" if several else label
+        interval = f"[{100 * s.delta.low:+.1f}, {100 * s.delta.high:+.1f}]"
+        figures = f"{100 * s.acc[0].value:7.1f}{100 * s.acc[1].value:7.1f}{100 * s.delta.value:+8.1f}  {interval:<15}"
+        rates = f"{100 * s.fixed.value:6.1f}{100 * s.broken.value:6.1f}{100 * s.answer_change.value:9.1f}{report.p_text(s.p_value):>9}"
+        lines.append(f"{name:<28}{figures}{rates}")
+    lines.append(f"\n{report.PAPER_TITLE}:")
+    lines += [f"{r.name:<28}{r.t1:7.1f}{r.t2:7.1f}{r.delta:+8.1f}  {'':<15}{r.fixed:6.1f}{r.broken:6.1f}" for r in report.PAPER_ROWS]
+    return "\n".join(lines)
 
 
 def _plan(cfg: Config, out: Path, seed: int) -> Iterator[tuple[str, tuple[Any, Any]]]:

@@ -113,9 +113,9 @@ def write_figure(path: str | Path, entries: Sequence[Entry]) -> None:
     trained = [entry for entry in entries if entry.stages]
     style = {"font.size": 9, "axes.spines.top": False, "axes.spines.right": False, "axes.titlesize": 10, "axes.titleweight": "bold"}
     with pyplot.rc_context(style):
-        widths = [1.15] * len(trained) + [1]
-        figure, axes = pyplot.subplots(1, len(widths), figsize=(3.2 * len(widths), 2.7), width_ratios=widths, layout="constrained")
-        axes = list(axes) if len(widths) > 1 else [axes]
+        panels = len(trained) + 1
+        figure, grid = pyplot.subplots(1, panels, figsize=(3.2 * panels, 2.7), squeeze=False, layout="constrained")
+        axes = list(grid[0])
         low, high = charts.span([s for e in trained for s in e.stages], ("acc_t1", "acc_t2"))
         for axis, entry in zip(axes, trained):
             _draw_accuracy(axis, entry)
@@ -263,7 +263,7 @@ def _episode(model: int, name: str, kind: Outcome, episode: Episode) -> dict[str
         "outcome": kind,
         "colour": charts.OUTCOME[kind],
         "problem": problem.id,
-        "group": " · ".join(part for part in (problem.level, problem.subject) if part),
+        "group": " · ".join(part for part in (f"level {problem.level}" if problem.level else "", problem.subject) if part),
         "reference": reference.text if isinstance(reference, FinalAnswer) else "unit tests",
         "question": problem.question,
         "turns": [_turn(episode.turns[0], first, True), _turn(episode.turns[1], second, False)],
@@ -280,13 +280,25 @@ def _turn(turn: Turn, segments: list[tuple[bool, str]], first: bool) -> dict[str
 def differing(first: str, second: str) -> tuple[list[tuple[bool, str]], list[tuple[bool, str]]]:
     """Both texts as (differs, piece): word by word. Texts with little in common have nothing marked, as everything would be."""
     words = [re.findall(r"\w+|\s+|.", text, flags=re.DOTALL) for text in (first, second)]
-    if not words[0] or not words[1] or Levenshtein.normalized_similarity(*words) < 0.4:
+    if Levenshtein.normalized_similarity(*([word for word in side if not word.isspace()] for side in words)) < 0.4:
         return [(False, first)], [(False, second)]
     left, right = [], []
     for step in Levenshtein.opcodes(*words):
         left.append((step.tag != "equal", "".join(words[0][step.src_start : step.src_end])))
         right.append((step.tag != "equal", "".join(words[1][step.dest_start : step.dest_end])))
-    return [piece for piece in left if piece[1]], [piece for piece in right if piece[1]]
+    return _joined(left), _joined(right)
+
+
+def _joined(pieces: Sequence[tuple[bool, str]]) -> list[tuple[bool, str]]:
+    """Changed pieces with no word between them become one, which reads better than a mark on each."""
+    joined: list[tuple[bool, str]] = []
+    for i, (changed, text) in enumerate(pieces):
+        inside = 0 < i < len(pieces) - 1 and re.fullmatch(r"[^\w\n]{0,2}", text)
+        changed = changed or bool(inside)
+        if joined and joined[-1][0] == changed:
+            text = joined.pop()[1] + text
+        joined.append((changed, text))
+    return [piece for piece in joined if piece[1]]
 
 
 def _provenance(entries: Sequence[Entry], rows: Sequence[tuple[str, Summary]]) -> list[tuple[str, str]]:
@@ -314,12 +326,15 @@ def _draw_accuracy(axis: Any, entry: Entry) -> None:
 
 def _draw_deltas(axis: Any, rows: Sequence[tuple[str, Summary]]) -> None:
     axis.axvline(0, color=charts.SOFT, lw=0.9)
+    plain = {"facecolor": "white", "edgecolor": "none", "pad": 1}
     for i, (_, s) in enumerate(rows):
         colour = charts.verdict_colour(s)
         axis.plot([100 * s.delta.low, 100 * s.delta.high], [i, i], color=colour, lw=2.2, solid_capstyle="butt")
         axis.plot(100 * s.delta.value, i, "o", color=colour, ms=6)
-        axis.annotate(points(s.delta.value), (100 * s.delta.value, i), (0, 7), textcoords="offset points", ha="center", color=colour)
+        axis.annotate(
+            points(s.delta.value), (100 * s.delta.value, i), (0, 7), textcoords="offset points", ha="center", color=colour, bbox=plain
+        )
     axis.set_yticks(range(len(rows)), [name for name, _ in rows])
-    axis.set(ylim=(len(rows) - 0.5, -0.6), xlabel="points, 95% interval", title="Change at the second attempt")
+    axis.set(ylim=(len(rows) - 0.5, -0.6), xlabel="points, 95% interval", title="Second − first")
     axis.tick_params(axis="y", length=0)
     axis.spines["left"].set_visible(False)

