@@ -101,7 +101,7 @@ def check_split(cfg: TaskConfig, task: Task, split: str) -> SplitReport:
     failures = []
     for start in tqdm(range(0, len(problems), CHUNK), desc=f"{split}: grading", unit="chunk", disable=not sys.stderr.isatty()):
         chunk = problems[start : start + CHUNK]
-        verdicts = task.grade([(problem, f"The answer is ${_boxed(_text(problem))}$.") for problem in chunk])
+        verdicts = task.grade([(problem, f"The answer is $\\boxed{{{_text(problem)}}}$.") for problem in chunk])
         failures += [(problem, verdict) for problem, verdict in zip(chunk, verdicts) if not verdict.correct]
     unreadable = _unreadable(problems, split) if loaded else []
     return SplitReport(split=split, problems=problems, failures=failures, unreadable=unreadable, left_out=loaded.left_out if loaded else [])
@@ -158,7 +158,3 @@ def _text(problem: Problem) -> str:
     if not isinstance(problem.reference, FinalAnswer):
         raise DataError(f"{problem.id}: expected a final answer as reference, found {type(problem.reference).__name__}")
     return problem.reference.text
-
-
-def _boxed(reference: str) -> str:
-    return reference if "\\boxed" in reference else f"\\boxed{{{reference}}}"

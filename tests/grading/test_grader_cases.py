@@ -90,7 +90,7 @@ def test_the_solution_of_a_math_problem_ends_in_its_reference_unless_it_boxes_tw
     verdicts = graded([{"gold": row["answer"], "output": row["solution"]} for row in read])
     differing = [row for row, verdict in zip(read, verdicts) if not verdict.correct]
     assert len(differing) == 7  # "\\boxed{30^\\circ}$ or $\\boxed{150^\\circ}", of which the data set took the last for the answer
-    assert all(row["solution"].count("\\boxed") == 2 for row in differing)
+    assert all(row["solution"].count("\\boxed") >= 2 for row in differing)
 
 
 def test_algebra_alone_takes_math500_references_for_equal_to_themselves_in_dollars():
