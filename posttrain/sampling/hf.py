@@ -117,7 +117,7 @@ class HFEngine:
                 cache.batch_select_indices(keep)
                 row_B, mask_BL, position_B, token_B, ended_B = (x[keep] for x in (row_B, mask_BL, position_B, token_B, ended_B))
             logits_BV = self._forward(token_B[:, None], mask_BL[:, : context + t + 1] if padded else None, position_B[:, None], cache)
-            position_B = position_B + 1
+            position_B = (position_B + 1).clamp(max=self.max_length - 1)  # a row that ended may still be in the batch
         return self._completions(ids_BT, logp_BT, limits)
 
     def _prefill(self, prompts: Sequence[TokenIds], steps: int) -> tuple[Tensor, Cache, Tensor, Tensor]:
@@ -168,9 +168,8 @@ def draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor | None) -> tup
     else:
         assert uniform_B is not None
         cdf_BV = logp_BV.double().exp().cumsum(-1)
-        total_B1 = cdf_BV[:, -1:].contiguous()
-        below_total = torch.nextafter(total_B1, torch.zeros_like(total_B1))  # a product rounded up to the total would miss every token
-        token_B = torch.searchsorted(cdf_BV, torch.minimum(uniform_B[:, None] * total_B1, below_total), right=True)[:, 0]
+        target_B1 = uniform_B[:, None] * cdf_BV[:, -1:]  # below the total even for the largest number below 1, so some token is found
+        token_B = torch.searchsorted(cdf_BV, target_B1, right=True)[:, 0]
     return token_B, logp_BV.gather(-1, token_B[:, None])[:, 0]
 
 
