@@ -19,6 +19,7 @@ from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
+from pydantic_core import PydanticUndefined
 
 C = TypeVar("C")
 Layer = tuple[str, dict[str, Any]]  # where it came from, what it says
@@ -165,10 +166,12 @@ def _type_name(kind: Any) -> str:
 
 
 def _default_name(field: dataclasses.Field) -> str:
-    default = field.default
-    if hasattr(default, "default"):  # pydantic's FieldInfo
-        default = default.default
-    if default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
+    default, factory = field.default, field.default_factory
+    if hasattr(default, "default_factory"):  # pydantic's FieldInfo
+        default, factory = default.default, default.default_factory
+    if callable(factory):
+        default = factory()
+    if default is dataclasses.MISSING or default is PydanticUndefined:
         return "required"
     return "null" if default is None else str(default)
 
