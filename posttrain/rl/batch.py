@@ -68,7 +68,9 @@ def _row(episode: Episode) -> tuple[list[int], list[int], list[float]]:
         context = turn.prompt_ids[len(ids) :]
         sampled = turn.completion
         if len(sampled.logprobs) != len(sampled.ids):
-            raise ValueError(f"{episode.problem.id}: attempt {k} has {len(sampled.ids)} tokens but {len(sampled.logprobs)} log-probabilities")
+            raise ValueError(
+                f"{episode.problem.id}: attempt {k} has {len(sampled.ids)} tokens but {len(sampled.logprobs)} log-probabilities"
+            )
         ids += [*context, *sampled.ids]
         turns += [0] * len(context) + [k] * len(sampled.ids)
         logps += [0.0] * len(context) + list(sampled.logprobs)

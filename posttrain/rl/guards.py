@@ -44,7 +44,9 @@ def alarms(history: Sequence[dict[str, Any]], cfg: GuardConfig) -> dict[str, str
         if (share := mean(last, f"train/clip_t{k}")) > cfg.clipped:
             found[f"clipped_t{k}"] = f"{share:.0%} of attempts {k} are cut at max_tokens: raise sampling.max_tokens"
         if (gap := mean(last, f"train/gap_t{k}")) > cfg.gap:
-            found[f"gap_t{k}"] = f"engine and trainer differ by {gap:.3f} nats per token in attempt {k}: set importance_cap, check precision"
+            found[f"gap_t{k}"] = (
+                f"engine and trainer differ by {gap:.3f} nats per token in attempt {k}: set importance_cap, check precision"
+            )
     if (share := mean(last, "train/unscored")) > cfg.unscored:
         found["unscored"] = f"the grader failed on {share:.1%} of episodes: read `why` in the episodes folder"
     return found
