@@ -13,8 +13,8 @@ from tests.sampling.reference import FAMILIES, forward_logprobs, load, some_prom
 from tests.tiny_models import make_tiny_model
 
 OPTIM = OptimConfig(lr=1e-2, warmup_steps=2)
-LORA = PolicyConfig(lora=LoraConfig(rank=4, alpha=8))
-BOTH = pytest.mark.parametrize("cfg", [PolicyConfig(), LORA], ids=["full", "lora"])
+FULL, LORA = PolicyConfig(), PolicyConfig(lora=LoraConfig(rank=4, alpha=8))
+BOTH = pytest.mark.parametrize("cfg", [FULL, LORA], ids=["full", "lora"])
 
 
 def batch_of(rows: Sequence[tuple[int, ...]]) -> Batch:
@@ -26,9 +26,7 @@ def batch_of(rows: Sequence[tuple[int, ...]]) -> Batch:
     return Batch(ids=ids, turn=turn, length=length, sampler_logp=torch.zeros(ids.shape), num_attempts=1)
 
 
-def open_policy(
-    folder: Path, cfg: PolicyConfig = PolicyConfig(), reference: Path | None = None, temperature: float = 1.0, seed: int = 0
-) -> Policy:
+def open_policy(folder: Path, cfg: PolicyConfig = FULL, reference: Path | None = None, temperature: float = 1.0, seed: int = 0) -> Policy:
     return load_policy(str(folder), reference and str(reference), cfg, OPTIM, temperature, seed)
 
 
