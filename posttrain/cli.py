@@ -44,13 +44,7 @@ def run(argv: Sequence[str]) -> int:
     if argv[:1] == ["train"]:
         return train(argv[1:])
     if argv and argv[0] in VERBS:
-        module = {
-            "eval": "evaluation.run",
-            "prompt": "prompting.show",
-            "grade": "grading.file",
-            "report": "evaluation.report",
-            "data": "tasks.check",
-        }
+        module = {"eval": "evaluation.run", "prompt": "prompting.show", "grade": "grading.file", "report": "evaluation.report", "data": "tasks.check"}
         return importlib.import_module(f"posttrain.{module[argv[0]]}").cli(argv[1:])
     parser = argparse.ArgumentParser(prog="posttrain", epilog=EPILOG, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.description = "Post-training for language models: SCoRe self-correction, many-shot prompts, graders, honest evaluation."
