@@ -1,6 +1,6 @@
 """A run folder: the resolved recipe, metrics, provenance, and the seeds that every draw in the run comes from.
 
-config.yaml · metrics.jsonl · episodes/step_*.jsonl · checkpoints/step_* · provenance.json · report.html
+    config.yaml · metrics.jsonl · episodes/step_*.jsonl · checkpoints/step_* · provenance.json · report.html
 """
 
 import hashlib
