@@ -163,6 +163,8 @@ def draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor | None) -> tup
     float32 the sum over a vocabulary of 150k ids is off by more than the probability of a rare token.
     """
     logp_BV = (logits_BV.float() / (temperature or 1.0)).log_softmax(-1)
+    if logp_BV.amax(-1).isnan().any():
+        raise EngineError("hf: the model's logits are not finite; are its weights?")
     if temperature == 0:
         token_B = logp_BV.argmax(-1)
     else:
