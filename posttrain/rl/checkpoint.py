@@ -13,7 +13,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 
@@ -25,6 +25,8 @@ STEP = re.compile(r"step_(\d+)")
 
 class CheckpointError(RuntimeError):
     """A checkpoint could not be written or read; the message says where and why, and what still stands."""
+
+    exit_code: ClassVar[int] = 1
 
 
 @config

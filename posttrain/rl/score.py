@@ -18,7 +18,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -48,6 +48,8 @@ INTERRUPTED = 143  # the exit code of a run that SIGTERM stopped after a checkpo
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message names step and cause, and the last checkpoint is intact."""
+
+    exit_code: ClassVar[int] = 1
 
 
 @config
