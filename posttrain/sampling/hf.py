@@ -110,7 +110,7 @@ class HFEngine:
             ids_BT[row_B, t], logp_BT[row_B, t] = token_B, drawn_logp_B
             ended_B = ended_B | torch.isin(token_B, eos)
             num_ended = int(ended_B.sum())
-            if num_ended == len(row_B):
+            if num_ended == len(row_B) or t + 1 == steps:
                 break
             if num_ended * 8 >= len(row_B):  # dropping rows copies the cache, as the next step does anyway
                 keep = (~ended_B).nonzero()[:, 0]
