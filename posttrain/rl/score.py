@@ -242,7 +242,8 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
         checkpoint.restore(last, policy)
         checkpoint.tidy(out, cfg.checkpoint)
     folder.forget_after(last.step if last else -1)
-    engine = open_engine(cfg.engine, cfg.model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype="auto", model=policy.model)
+    sampled_in = "bfloat16" if cfg.policy.precision == "bf16_autocast" else "float32"  # as the trainer computes, whatever the folder is in
+    engine = open_engine(cfg.engine, cfg.model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype=sampled_in, model=policy.model)
     try:
         learner = Learner(policy=policy, engine=engine, task=task, chat=chat, cfg=cfg)
         return train(learner, problems, held_out, folder, last.step if last else 0)

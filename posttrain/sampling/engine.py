@@ -74,7 +74,7 @@ def open_engine(
     dtype: str,
     model: "nn.Module | None" = None,
 ) -> Engine:
-    """The engine that `cfg` describes, for `model_folder` (or a hub id), sampling in `dtype` ("float32", "bfloat16").
+    """The engine that `cfg` describes, for `model_folder` (or a hub id), in `dtype` ("float32", "bfloat16", "float16", or "auto": its own).
 
     `model` is the policy, where there is one: kind hf samples from that very module, the others are checked against its vocabulary.
     Raises `EngineError` if the engine cannot start or if the vocabularies of tokenizer, policy and engine do not fit together.
@@ -90,7 +90,7 @@ def open_engine(
         return VLLMEngine(
             model_folder,
             eos_ids,
-            dtype=dtype,
+            dtype=_own_dtype(model_folder) if dtype == "auto" else dtype,
             max_model_len=cfg.max_model_len,
             gpu_memory_utilization=cfg.gpu_memory_utilization,
             kv_cache_gib=cfg.kv_cache_gib,
@@ -127,6 +127,14 @@ def _open_hf(
     device = "cuda" if torch.cuda.is_available() else "cpu"
     own = AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype).to(device)
     return HFEngine(own, eos_ids, pad_id=pad_id, max_rows=cfg.max_rows)
+
+
+def _own_dtype(model_folder: str) -> str:
+    """What the folder's weights are kept in. vLLM's own "auto" is something else: it makes float16 or bfloat16 of float32 weights."""
+    from transformers import AutoConfig
+
+    kept = AutoConfig.from_pretrained(model_folder).get_text_config().dtype
+    return "auto" if kept is None else str(kept).removeprefix("torch.")
 
 
 def _fitting_tokenizer(model_folder: str, model: "nn.Module | None") -> "PreTrainedTokenizerBase":
