@@ -50,7 +50,7 @@ class Worker:
     def ask(self, reference: str, answer: str) -> Verdict:
         """The worker's verdict, or "unscored" with what went wrong."""
         try:
-            if self.process is None or self.answered >= self.limits.questions:
+            if self.process is None or self.process.poll() is not None or self.answered >= self.limits.questions:
                 self._start()
             self._send(json.dumps([reference, answer]))
             status, why = json.loads(self._receive(self.limits.wall_s))

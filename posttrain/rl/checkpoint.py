@@ -7,7 +7,9 @@ A run's draws are seeded by (seed, step, problem, sample), so weights, optimizer
 """
 
 import json
+import math
 import os
+import pickle
 import re
 import shutil
 from collections.abc import Iterator
@@ -16,11 +18,15 @@ from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import PositiveInt
+from safetensors import SafetensorError
 
 from posttrain.config import config
 from posttrain.rl.policy import Policy
 
-STEP = re.compile(r"step_(\d+)")
+STEP = re.compile(r"step_\d+")
+UNFINISHED = re.compile(r"\.step_\d+\.tmp")
+FAULTS = (OSError, RuntimeError, SafetensorError)  # a full disk is an OSError to Python, but not to torch and safetensors
 
 
 class CheckpointError(RuntimeError):
@@ -33,9 +39,9 @@ class CheckpointError(RuntimeError):
 class CheckpointConfig:
     """When checkpoints are written and which are kept."""
 
-    every: int = 50
+    every: PositiveInt = 50
     """Steps between checkpoints; the last step always has one."""
-    keep: int = 2
+    keep: PositiveInt = 2
     """How many of the newest to keep, besides the best."""
     select: Literal["best", "last"] = "best"
     """Which one RUN/model names: best is the highest mean training reward since the checkpoint before it (arXiv 2409.12917, App. B)."""
@@ -45,11 +51,11 @@ class CheckpointConfig:
 class Checkpoint:
     path: Path
     step: int
-    reward: float
-    """Mean reward over the steps since the previous checkpoint, each attempt by its weight, without bonus or KL."""
+    reward: float | None
+    """Mean reward over the steps since the previous checkpoint, each attempt by its weight, without bonus or KL. None is never best."""
 
 
-def save(run: Path, policy: Policy, step: int, reward: float, cfg: CheckpointConfig) -> Checkpoint:
+def save(run: Path, policy: Policy, step: int, reward: float | None, cfg: CheckpointConfig) -> Checkpoint:
     """Write a checkpoint, then drop what `cfg` does not keep. Raises `CheckpointError`; earlier checkpoints stay whole whatever happens."""
     folder = run / "checkpoints"
     final = folder / f"step_{step:06d}"
@@ -65,9 +71,8 @@ def save(run: Path, policy: Policy, step: int, reward: float, cfg: CheckpointCon
         shutil.rmtree(final, ignore_errors=True)
         os.replace(temporary, final)
         _flush_folder(folder)
-        _link(run, found(run), cfg)
-        _drop_old(run, cfg)
-    except (OSError, RuntimeError) as error:  # torch and safetensors report a full disk as RuntimeError
+        tidy(run, cfg)
+    except FAULTS as error:
         shutil.rmtree(temporary, ignore_errors=True)
         good = latest(run)
         stands = f"the last good checkpoint is {good.path}" if good else "there is no earlier checkpoint"
@@ -94,7 +99,20 @@ def latest(run: Path) -> Checkpoint | None:
 
 def best(checkpoints: list[Checkpoint]) -> Checkpoint:
     """The highest training reward; the later one of equals."""
-    return max(checkpoints, key=lambda checkpoint: (checkpoint.reward, checkpoint.step))
+    return max(checkpoints, key=lambda c: (-math.inf if c.reward is None else c.reward, c.step))
+
+
+def tidy(run: Path, cfg: CheckpointConfig) -> None:
+    """Point RUN/model at the checkpoint that `cfg` selects, and drop those that it does not keep. Doing it twice changes nothing."""
+    checkpoints = found(run)
+    _link(run, best(checkpoints) if cfg.select == "best" else checkpoints[-1])
+    kept = {c.path for c in [*checkpoints[-cfg.keep :], best(checkpoints)]}
+    for path in (run / "checkpoints").iterdir():
+        if path not in kept and (STEP.fullmatch(path.name) or UNFINISHED.fullmatch(path.name)):
+            (path / "state.json").unlink(
+                missing_ok=True
+            )  # first: half a checkpoint, should we be killed here, must not pass for a whole one
+            shutil.rmtree(path)
 
 
 def restore(checkpoint: Checkpoint, policy: Policy) -> None:
@@ -102,24 +120,16 @@ def restore(checkpoint: Checkpoint, policy: Policy) -> None:
     try:
         state: dict[str, Any] = torch.load(checkpoint.path / "training.pt", map_location=policy.device, weights_only=True)
         policy.restore(checkpoint.path, state)
-    except (OSError, RuntimeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"{checkpoint.path}: cannot resume from it: {error}; remove it to go on from the one before") from None
+    except (*FAULTS, LookupError, ValueError, EOFError, pickle.UnpicklingError) as error:
+        reason = str(error).strip().splitlines()[:1] or [type(error).__name__]
+        raise CheckpointError(f"{checkpoint.path}: cannot resume from it: {reason[0]}; remove it to go on from the one before") from None
 
 
-def _link(run: Path, checkpoints: list[Checkpoint], cfg: CheckpointConfig) -> None:
-    chosen = best(checkpoints) if cfg.select == "best" else checkpoints[-1]
+def _link(run: Path, chosen: Checkpoint) -> None:
     temporary = run / f".model.{os.getpid()}.tmp"
     temporary.unlink(missing_ok=True)
     temporary.symlink_to(chosen.path.relative_to(run))
     os.replace(temporary, run / "model")
-
-
-def _drop_old(run: Path, cfg: CheckpointConfig) -> None:
-    checkpoints = found(run)
-    kept = {c.path for c in [*checkpoints[-cfg.keep :], best(checkpoints)]}
-    for checkpoint in checkpoints:
-        if checkpoint.path not in kept:
-            shutil.rmtree(checkpoint.path)
 
 
 def _flush(folder: Path) -> None:

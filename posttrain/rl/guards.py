@@ -3,14 +3,16 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pydantic import PositiveInt
+
 from posttrain.config import config
 
 
 @config
 class GuardConfig:
-    """Limits on the mean over the last `window` steps; crossing one prints a warning, once, and logs it."""
+    """Limits on the mean over the last `window` steps; the first time that one is crossed, a warning is printed."""
 
-    window: int = 20
+    window: PositiveInt = 20
     first_drop: float = 0.10
     """Attempt 1 is being sabotaged if its training accuracy lies this far under that of the run's first window."""
     answer_change: float = 0.02

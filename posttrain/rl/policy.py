@@ -10,6 +10,7 @@ from torch import Tensor
 
 from posttrain.config import ConfigError, config
 from posttrain.rl.batch import Batch
+from posttrain.run import seed_for
 from posttrain.sampling.weights import merged_weights
 
 if TYPE_CHECKING:
@@ -156,8 +157,11 @@ class Policy:
         return hasattr(self.model, "disable_adapter")
 
 
-def load_policy(model: str, reference: str | None, cfg: PolicyConfig, optim: OptimConfig, temperature: float) -> Policy:
-    """The policy from a folder or hub id; `reference` null means the model as it is now. Raises `ConfigError` where loading fails."""
+def load_policy(model: str, reference: str | None, cfg: PolicyConfig, optim: OptimConfig, temperature: float, seed: int = 0) -> Policy:
+    """The policy from a folder or hub id; `reference` null means the model as it is now; an adapter's first weights come from `seed`.
+
+    Raises `ConfigError` where loading fails.
+    """
     from transformers import AutoTokenizer
 
     device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
@@ -173,25 +177,40 @@ def load_policy(model: str, reference: str | None, cfg: PolicyConfig, optim: Opt
     if cfg.gradient_checkpointing:
         policy.gradient_checkpointing_enable(gradient_checkpointing_kwargs={"use_reentrant": False})
     if cfg.lora is not None:
-        policy = _with_adapter(policy, cfg.lora)
-    policy.eval()  # no dropout: the trainer's log-probabilities must be the sampler's
+        policy = _with_adapter(policy, cfg.lora, seed)
+    _set_modes(policy)
     return Policy(policy, frozen, tokenizer, optim, temperature=temperature, autocast=cfg.precision == "bf16_autocast")
 
 
 def _load(name: str, role: str) -> "PreTrainedModel":
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
         return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"{role}: cannot load {name!r}: {reason}; expected a model folder or a hub id") from None
 
 
-def _with_adapter(model: "PreTrainedModel", cfg: LoraConfig) -> "PreTrainedModel":
+def _with_adapter(model: "PreTrainedModel", cfg: LoraConfig, seed: int) -> "PreTrainedModel":
     import peft
 
     targets = cfg.targets if isinstance(cfg.targets, str) else list(cfg.targets)
     settings = peft.LoraConfig(r=cfg.rank, lora_alpha=cfg.alpha, target_modules=targets, lora_dropout=0.0, task_type="CAUSAL_LM")
-    model.enable_input_require_grads()
+    torch.manual_seed(seed_for(seed, "adapter"))
     return peft.get_peft_model(model, settings)
+
+
+def _set_modes(model: "PreTrainedModel") -> None:
+    """No dropout anywhere, as the trainer's log-probabilities must be the sampler's, and gradient checkpointing where it was enabled.
+
+    transformers checkpoints only a layer in training mode; so the flag of that layer is set, not those of the modules in it.
+    """
+    model.eval()
+    for module in model.modules():
+        if getattr(module, "gradient_checkpointing", False):
+            module.training = True
+            for name, value in list(vars(module).items()):  # some layers drop out by themselves, with a rate kept as a number
+                if "drop" in name and isinstance(value, float):
+                    setattr(module, name, 0.0)

@@ -12,21 +12,25 @@ would pay attempt 1 for being wrong. The advantage is leave-one-out over the sam
 reuse of episodes: one update, then new samples from the new policy.
 """
 
+import contextlib
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 from typing import Any, ClassVar, Literal
 
 import torch
+from pydantic import PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
 from posttrain.config import config
 from posttrain.evaluation import metrics
-from posttrain.prompting.chat import ChatFormat, chat_format, eos_ids_of
+from posttrain.evaluation.metrics import NothingScored
+from posttrain.evaluation.run import open_chat
+from posttrain.prompting.chat import ChatFormat
 from posttrain.rl import checkpoint
 from posttrain.rl.advantage import informative_rows, leave_one_out, zero_variance_share
 from posttrain.rl.batch import collate
@@ -41,7 +45,7 @@ from posttrain.rollout.store import write_episodes
 from posttrain.run import RunFolder
 from posttrain.sampling.engine import EngineConfig, HFEngineConfig, open_engine
 from posttrain.tasks import TaskConfig, make_task
-from posttrain.types import Engine, Episode, Problem, Sampling, Task
+from posttrain.types import Engine, EngineError, Episode, Problem, Sampling, Task
 
 INTERRUPTED = 143  # the exit code of a run that SIGTERM stopped after a checkpoint
 
@@ -57,7 +61,7 @@ class KLConfig:
     """Penalty on leaving the reference."""
 
     coef: tuple[float, ...]
-    """One coefficient per attempt. The paper has beta1 on every attempt, plus beta2 on attempt 1 in Stage I: there, [beta1 + beta2, beta1]."""
+    """One per attempt. The paper has beta1 on every attempt, plus beta2 on attempt 1 in Stage I: there, [beta1 + beta2, beta1]."""
     estimator: KLEstimator = "k1_in_reward"
     """k1_in_reward is RLOO's form and unbiased; k2_in_loss has the same gradient in expectation; k3_in_loss is biased (`rl/loss.py`)."""
 
@@ -83,8 +87,8 @@ class ValidationConfig:
     every: int = 0
     """Steps between looks; 0 for none. The first look is before any update."""
     split: str = "validation"
-    problems: int = 500
-    samples: int = 1
+    problems: PositiveInt = 500
+    samples: PositiveInt = 1
 
 
 @config
@@ -99,9 +103,9 @@ class Config:
     task: TaskConfig
     split: str = "train"
     """Which of the task's splits to train on."""
-    steps: int
+    steps: PositiveInt
     """Updates. The paper gives 3000 (MATH) over both stages and not how they are divided."""
-    problems_per_step: int
+    problems_per_step: PositiveInt
     """Problems drawn for one update; times `samples` is the paper's batch of 512."""
     samples: int = 8
     """Episodes per problem, for the leave-one-out baseline; not given by the paper."""
@@ -118,7 +122,7 @@ class Config:
     engine: EngineConfig = HFEngineConfig()
     policy: PolicyConfig = PolicyConfig()
     optim: OptimConfig
-    micro_batch: int = 64
+    micro_batch: PositiveInt = 64
     """Episodes per forward and backward pass: memory only, the update does not depend on it."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     validation: ValidationConfig = ValidationConfig()
@@ -161,7 +165,7 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int) -> tupl
     episodes = sample(learner, problems, samples=cfg.samples, seed=cfg.seed, step=step)
     reward_BK, scored_B = rewards(episodes)
     if not scored_B.any():
-        raise TrainingError(f"the grader failed on every episode; the first says {episodes[0].turns[0].verdict.why!r}")
+        raise TrainingError(f"the grader failed on every episode; the first says {_first_failure(episodes)!r}")
     batch = collate(episodes, policy.tokenizer.pad_token_id or 0)
     clock.lap("rollout_s")
     with torch.no_grad():
@@ -183,7 +187,7 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int) -> tupl
         loss = reinforce(logp_BT, advantage_BK[index], micro, rows_K, cfg.importance_cap)
         loss = loss + kl_loss(logp_BT, reference_BT[index, : micro.ids.shape[1]], micro, coef_K, len(episodes), cfg.kl.estimator)
         if not torch.isfinite(loss):
-            raise TrainingError(f"the loss is {loss.item()} on the problems {sorted({episodes[i].problem.id for i in index})[:4]}...")
+            raise TrainingError(f"the loss is {loss.item()}")
         policy.backward(loss)
         total_loss += loss.item()
         micros.append((index, logp_BT.detach()))
@@ -195,8 +199,8 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int) -> tupl
         **metrics.flat(metrics.summarise(episodes), "train/"),
         **_by_attempt("train/kl", kl_BK.mean(0)),
         **_by_attempt("train/gap", batch.per_attempt(gap_BT).sum(0) / tokens_K),
-        **_by_attempt("train/zero_variance", zero_variance_share(reward_BK, cfg.samples)),
-        "train/reward": float((reward_BK * torch.tensor(cfg.weight)).sum(1).mean()),
+        **_by_attempt("train/zero_variance", zero_variance_share(leave_one_out(reward_BK, cfg.samples, scored_B), cfg.samples)),
+        "train/reward": float((reward_BK[scored_B] * torch.tensor(cfg.weight)).sum(1).mean()),
         "train/loss": total_loss,
         **{f"train/{name}": value for name, value in update.items()},
         **clock.laps,
@@ -230,18 +234,18 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     task = make_task(cfg.task)
     problems = task.load(cfg.split)
     held_out = task.load(cfg.validation.split)[: cfg.validation.problems] if cfg.validation.every else []
-    policy = load_policy(cfg.model, cfg.reference, cfg.policy, cfg.optim, cfg.sampling.temperature)
-    eos_ids = eos_ids_of(policy.tokenizer, cfg.model)
-    chat = chat_format(policy.tokenizer, eos_ids)
+    chat, pad_id = open_chat(cfg.model)
+    policy = load_policy(cfg.model, cfg.reference, cfg.policy, cfg.optim, cfg.sampling.temperature, cfg.seed)
     folder = RunFolder(out, cfg, resume=resume)
     last = checkpoint.latest(out)
     if last is not None:
         checkpoint.restore(last, policy)
-    start = last.step if last else 0
-    folder.forget_after(start)
-    engine = open_engine(cfg.engine, cfg.model, eos_ids=eos_ids, pad_id=policy.tokenizer.pad_token_id, dtype="auto", model=policy.model)
+        checkpoint.tidy(out, cfg.checkpoint)
+    folder.forget_after(last.step if last else -1)
+    engine = open_engine(cfg.engine, cfg.model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype="auto", model=policy.model)
     try:
-        return train(Learner(policy=policy, engine=engine, task=task, chat=chat, cfg=cfg), problems, held_out, folder, start)
+        learner = Learner(policy=policy, engine=engine, task=task, chat=chat, cfg=cfg)
+        return train(learner, problems, held_out, folder, last.step if last else 0)
     finally:
         engine.close()
 
@@ -252,21 +256,20 @@ def train(learner: Learner, problems: Sequence[Problem], held_out: Sequence[Prob
     history = [row for row in folder.metrics() if row["step"] > 0]
     told: set[str] = set()
     if start == 0 and held_out:
-        folder.log(0, validate(learner, held_out))
+        with _faults_told(folder, 0, held_out):
+            folder.log(0, validate(learner, held_out))
     with _Sigterm() as sigterm, tqdm(total=cfg.steps, initial=start, desc=name, unit="step", dynamic_ncols=True) as bar:
         for step in range(start + 1, cfg.steps + 1):
-            try:
-                episodes, figures = score_step(learner, draw_problems(problems, cfg.problems_per_step, step, cfg.seed), step)
-            except (TrainingError, FloatingPointError) as error:
-                raise TrainingError(f"{folder.path}: step {step}: {error}; {_last_good(folder.path)}") from error
-            last = step == cfg.steps
-            if held_out and (last or step % cfg.validation.every == 0):
-                figures |= validate(learner, held_out)
-            history.append(figures)
-            folder.log(step, figures)
-            if last or sigterm.came or step % cfg.checkpoint.every == 0:
-                write_episodes(folder.path / "episodes" / f"step_{step:06d}.jsonl", episodes)
-                checkpoint.save(folder.path, learner.policy, step, _reward_since_checkpoint(history, step, cfg), cfg.checkpoint)
+            last, drawn = step == cfg.steps, draw_problems(problems, cfg.problems_per_step, step, cfg.seed)
+            with _faults_told(folder, step, drawn):
+                episodes, figures = score_step(learner, drawn, step)
+                if held_out and (last or step % cfg.validation.every == 0):
+                    figures |= validate(learner, held_out)
+                history.append(figures)
+                folder.log(step, figures)
+                if last or sigterm.came or step % cfg.checkpoint.every == 0:
+                    write_episodes(folder.path / "episodes" / f"step_{step:06d}.jsonl", episodes)
+                    checkpoint.save(folder.path, learner.policy, step, _reward_since_checkpoint(history, step, cfg), cfg.checkpoint)
             for what, text in alarms(history, cfg.guards).items():
                 if what not in told:
                     tqdm.write(f"{name}: step {step}: WARNING: {text}")
@@ -279,14 +282,28 @@ def train(learner: Learner, problems: Sequence[Problem], held_out: Sequence[Prob
     return 0
 
 
-def _reward_since_checkpoint(history: Sequence[dict[str, Any]], step: int, cfg: Config) -> float:
+def _reward_since_checkpoint(history: Sequence[dict[str, Any]], step: int, cfg: Config) -> float | None:
+    """None at a step that has a checkpoint only because of a signal: which one is best must not hang on that."""
+    if step % cfg.checkpoint.every and step != cfg.steps:
+        return None
     since = history[(step - 1) // cfg.checkpoint.every * cfg.checkpoint.every :]
     return sum(row["train/reward"] for row in since) / len(since)
 
 
-def _last_good(run: Path) -> str:
-    good = checkpoint.latest(run)
-    return f"the last checkpoint is {good.path}" if good else "there is no checkpoint yet"
+@contextlib.contextmanager
+def _faults_told(folder: RunFolder, step: int, problems: Sequence[Problem]) -> Iterator[None]:
+    """What goes wrong inside is told with the step, its problems, and where the run can go on from."""
+    try:
+        yield
+    except (TrainingError, FloatingPointError, EngineError, NothingScored, OSError) as error:
+        names = ", ".join(problem.id for problem in problems[:4]) + (", ..." if len(problems) > 4 else "")
+        good = checkpoint.latest(folder.path)
+        stands = f"the last checkpoint is {good.path}, --resume goes on from it" if good else "there is no checkpoint yet"
+        raise TrainingError(f"{folder.path}: step {step}, problems {names}: {error}; {stands}") from error
+
+
+def _first_failure(episodes: Sequence[Episode]) -> str:
+    return next(turn.verdict.why for episode in episodes for turn in episode.turns if not turn.verdict.scored)
 
 
 def _scatter(parts: Sequence[tuple[Tensor, Tensor]], like: Tensor) -> Tensor:

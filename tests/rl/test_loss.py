@@ -80,7 +80,11 @@ def expected_gradient(weight, bonus, coef, *, samples: int | None, estimator="k1
     return list(torch.autograd.grad(total, [first, second]))
 
 
-METHODS = {"plain": ((1.0, 1.0), 0.0, (0.01, 0.01)), "stage one": ((0.0, 1.0), 0.0, (0.5, 0.01)), "stage two": ((1.0, 1.0), 10.0, (0.01, 0.01))}
+METHODS = {
+    "plain": ((1.0, 1.0), 0.0, (0.01, 0.01)),
+    "stage one": ((0.0, 1.0), 0.0, (0.5, 0.01)),
+    "stage two": ((1.0, 1.0), 10.0, (0.01, 0.01)),
+}
 
 
 @pytest.mark.parametrize("method", METHODS)
