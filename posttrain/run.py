@@ -1,6 +1,6 @@
 """A run folder: the resolved recipe, metrics, provenance, and the seeds that every draw in the run comes from.
 
-    config.yaml · metrics.jsonl · episodes/step_*.jsonl · checkpoints/step_* · provenance.json · report.html
+config.yaml · metrics.jsonl · episodes/step_*.jsonl · checkpoints/step_* · provenance.json · report.html
 """
 
 import hashlib
@@ -30,9 +30,8 @@ def seed_for(*parts: int | str) -> int:
 def write_atomic(path: Path, text: str) -> None:
     """Replace `path` by `text` in one step that survives a crash: temporary file, fsync, rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-<<<<<<< HEAD
     try:
-        with open(temporary, "w") as file:
+        with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -40,13 +39,6 @@ def write_atomic(path: Path, text: str) -> None:
     except OSError:  # a full disk must not be left fuller
         temporary.unlink(missing_ok=True)
         raise
-=======
-    with open(temporary, "w", encoding="utf-8") as file:
-        file.write(text)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
->>>>>>> foundations
 
 
 class RunFolder:
@@ -77,7 +69,7 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl. Wall-clock figures go under keys that end in `_s`, so that runs can be compared without them."""
+        """Append one line to metrics.jsonl. Wall-clock figures have keys ending in `_s`, so that runs can be compared without them."""
         with open(self.metrics_path, "a") as file:
             file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
 
@@ -87,24 +79,15 @@ class RunFolder:
 
     def forget_after(self, step: int) -> None:
         """Drop metrics and episodes of later steps: after a crash they are made again, exactly."""
-<<<<<<< HEAD
         try:
             if self.metrics_path.exists():
-                kept = [row for row in _whole_rows(self.metrics_path) if row["step"] <= step]
+                kept = [row for row in read_jsonl(self.metrics_path) if row["step"] <= step]
                 write_atomic(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
             for file in (self.path / "episodes").glob("step_*.jsonl"):
                 if int(file.stem.removeprefix("step_")) > step:
                     file.unlink()
         except OSError as error:
             raise config_module.ConfigError(f"{self.path}: cannot write the run folder: {error.strerror}") from None
-=======
-        if self.metrics_path.exists():
-            kept = [row for row in read_jsonl(self.metrics_path) if row["step"] <= step]
-            write_atomic(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
-        for file in (self.path / "episodes").glob("step_*.jsonl"):
-            if int(file.stem.removeprefix("step_")) > step:
-                file.unlink()
->>>>>>> foundations
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

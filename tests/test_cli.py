@@ -38,8 +38,7 @@ def call(*words: str) -> int:
     try:
         return cli.main(list(words))
     except SystemExit as left:
-        assert isinstance(left.code, int)
-        return left.code
+        return int(str(left.code))
 
 
 def refusal(capsys, *words: str) -> str:
@@ -59,10 +58,13 @@ def test_the_module_runs_as_a_program_and_tells_a_mistake_without_a_traceback():
     assert done.stderr == "posttrain: recipes/score_sums/stage3.yaml: no such recipe file; did you mean 'stage2.yaml'?\n"
 
 
-def test_a_reader_that_goes_away_is_no_error(tmp_path):
-    run = f"{sys.executable} -m posttrain.cli train {RECIPE} --help | head -1 >/dev/null"
-    done = subprocess.run(["bash", "-c", run], cwd=ROOT, capture_output=True, text=True, timeout=60, env={**os.environ, "PYTHONPATH": "."})
-    assert done.stderr == ""
+def test_a_reader_that_goes_away_is_no_error():
+    run = [sys.executable, "-m", "posttrain.cli", "train", "--help"]
+    buffered = {name: value for name, value in os.environ.items() if name != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(run, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=buffered)
+    process.stdout.close()
+    assert process.communicate(timeout=60)[1] == ""
+    assert process.returncode == 1
 
 
 def test_help_lists_every_verb_and_the_exit_codes(capsys):
@@ -119,7 +121,7 @@ def test_recipe_files_may_stand_on_both_sides_of_a_flag_and_merge_in_order(capsy
         (["train", RECIPE, "--steps", "many"], "flags: steps: found 'many', expected a whole number"),
         (["train", RECIPE, "--resum"], "flags: --resum needs a value"),
         (["train", RECIPE, "--task.kind", "maths"], "did you mean 'math'?"),
-        (["train", RECIPE, "-x"], "flags"),
+        (["train", RECIPE, "-x", "1"], "flags: found '-x', expected --key value"),
         (["train", "nowhere.yaml"], "nowhere.yaml: no such recipe file"),
         (["train", SUITE], "found kind 'eval', expected one that can be trained: score, sft, study; a suite is for `posttrain eval`"),
         (["eval", RECIPE, "--model", "m"], "kind: found 'score', expected 'eval'"),

@@ -9,14 +9,14 @@ from posttrain.cli import KINDS
 from posttrain.config import ConfigError, build, config, dump, load, merge, read_flags, read_yaml
 from posttrain.evaluation.run import Suite
 from posttrain.rl.score import Config as ScoreConfig
-from posttrain.schema import describe
 from posttrain.sampling.engine import HFEngineConfig, VLLMEngineConfig
+from posttrain.schema import describe
 from posttrain.study import Config as StudyConfig
 from posttrain.tasks.gsm8k import Gsm8kTask
 from posttrain.tasks.math import MathTask
 
 ROOT = Path(__file__).parents[1]
-RECIPES = sorted((ROOT / "recipes").glob("*/*.yaml"))
+RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name != "overlays")
 SUITES = sorted((ROOT / "evals" / "suites").glob("*.yaml"))
 
 SCORE = """\
