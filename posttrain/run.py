@@ -1,6 +1,6 @@
 """A run folder: the resolved recipe, metrics, provenance, and the seeds that every draw in the run comes from.
 
-    config.yaml · metrics.jsonl · episodes/step_*.jsonl · checkpoints/step_* · provenance.json · report.html
+config.yaml · metrics.jsonl · episodes/step_*.jsonl · checkpoints/step_* · provenance.json · report.html
 """
 
 import hashlib
@@ -69,7 +69,7 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl. Wall-clock figures go under keys that end in `_s`, so that runs can be compared without them."""
+        """Append one line to metrics.jsonl. Wall-clock figures have keys ending in `_s`, so that runs can be compared without them."""
         with open(self.metrics_path, "a") as file:
             file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
 
@@ -81,7 +81,7 @@ class RunFolder:
         """Drop metrics and episodes of later steps: after a crash they are made again, exactly."""
         try:
             if self.metrics_path.exists():
-                kept = [row for row in _whole_rows(self.metrics_path) if row["step"] <= step]
+                kept = [row for row in read_jsonl(self.metrics_path) if row["step"] <= step]
                 write_atomic(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))
             for file in (self.path / "episodes").glob("step_*.jsonl"):
                 if int(file.stem.removeprefix("step_")) > step:
