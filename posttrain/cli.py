@@ -9,8 +9,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from posttrain.config import ConfigError, build, describe, dump, merge, nearest, read_flags, read_yaml
-from posttrain.types import DataError, EngineError
+from posttrain.complaint import nearest
+from posttrain.config import ConfigError, build, dump, merge, read_flags, read_yaml
+from posttrain.schema import describe
 
 KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config, out, resume) -> exit code`
     "score": "posttrain.rl.score",
@@ -36,6 +37,7 @@ Several recipe files merge left to right, and --key.path VALUE flags win over al
 
 
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run a verb. An error with an `exit_code` of its own is the caller's to mend and ends in one line; any other is a defect of ours."""
     argv = list(sys.argv[1:] if argv is None else argv)
     parser = argparse.ArgumentParser(
         prog="posttrain",
@@ -48,28 +50,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     verb = parser.parse_args(argv[:1]).verb
     try:
         return cli(argv[1:]) if verb == "train" else importlib.import_module(VERBS[verb][0]).cli(argv[1:])
-    except (ConfigError, DataError) as error:
-        return _fail(error, 2)
-    except (EngineError, *_training_errors()) as error:
-        return _fail(error, 1)
     except KeyboardInterrupt:
         return _fail("interrupted; --resume goes on from the last checkpoint", 130)
     except BrokenPipeError:  # whoever read our output has gone
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
+    except Exception as error:
+        if not hasattr(error, "exit_code"):
+            raise
+        return _fail(error, error.exit_code)
 
 
 def cli(argv: Sequence[str]) -> int:
     """`posttrain train`."""
     parser = argparse.ArgumentParser(
-        prog="posttrain train", add_help=False, description=TRAIN_HELP, epilog=EXIT_CODES, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="posttrain train",
+        add_help=False,
+        allow_abbrev=False,
+        description=TRAIN_HELP,
+        epilog=EXIT_CODES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("recipe", nargs="*", type=Path, help="recipe files; in case of conflict the later one wins")
     parser.add_argument("--out", type=Path, help="run folder; by default runs/<folder>/<name> of the first recipe file")
     parser.add_argument("--resume", action="store_true", help="go on from the run folder's last checkpoint, or start if there is none")
     parser.add_argument("--dry-run", action="store_true", help="print the resolved recipe and stop")
     parser.add_argument("-h", "--help", action="store_true", help="with a recipe: list the keys of its kind")
-    own, rest = parser.parse_known_args(_flags_last(argv))
+    words, flags = _sorted_out(argv)
+    own = parser.parse_intermixed_args(words)
     if not own.recipe:
         parser.print_help()
         return 0 if own.help else 2
@@ -78,7 +86,7 @@ def cli(argv: Sequence[str]) -> int:
     if own.help:
         print(keys_of(module.Config))
         return 0
-    cfg = build(module.Config, [*layers, read_flags(rest)])
+    cfg = build(module.Config, [*layers, read_flags(flags)])
     if own.dry_run:
         print(dump(cfg), end="")
         return 0
@@ -108,30 +116,25 @@ def _module_of(layers: Sequence[tuple[str, dict[str, Any]]]) -> ModuleType:
     for _, layer in layers:
         tree = merge(tree, layer)
     kind = tree.get("kind")
-    if kind not in KINDS:
+    if not isinstance(kind, str) or kind not in KINDS:
         found = "no `kind`" if kind is None else f"kind {kind!r}"
-        raise ConfigError(f"{layers[0][0]}: found {found}, expected one that can be trained: {', '.join(KINDS)}{nearest(str(kind), KINDS)}")
+        hint = "; a suite is for `posttrain eval`" if kind == "eval" else nearest(str(kind), KINDS)
+        raise ConfigError(f"{layers[0][0]}: found {found}, expected one that can be trained: {', '.join(KINDS)}{hint}")
     return importlib.import_module(KINDS[kind])
 
 
-def _flags_last(argv: Sequence[str]) -> list[str]:
-    """Our own words first, then `--key value` pairs, so that a value is never taken for a recipe file."""
-    own, rest = [], []
+def _sorted_out(argv: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Our own words, and the `--key value` pairs that are the recipe's: a value is never taken for a recipe file."""
+    own: list[str] = []
+    flags: list[str] = []
     words = iter(argv)
     for word in words:
-        if word in ("--resume", "--dry-run", "-h", "--help") or not word.startswith("--") or word.startswith("--out="):
-            own.append(word)
-        elif word == "--out":
-            own += [word, next(words, "")]
-        else:
-            rest += [word] if "=" in word else [word, *([value] if (value := next(words, None)) is not None else [])]
-    return own + rest
-
-
-def _training_errors() -> tuple[type[Exception], ...]:
-    """Errors of the modules that were used; nothing is imported for their sake."""
-    named = (("posttrain.rl.score", "TrainingError"), ("posttrain.rl.checkpoint", "CheckpointError"))
-    return tuple(getattr(sys.modules[module], name) for module, name in named if module in sys.modules)
+        alone = word in ("--resume", "--dry-run", "--help") or not word.startswith("--")
+        side = own if alone or word.partition("=")[0] == "--out" else flags
+        side.append(word)
+        if not alone and "=" not in word:
+            side += [value for value in [next(words, None)] if value is not None]
+    return own, flags
 
 
 def _fail(error: object, code: int) -> int:

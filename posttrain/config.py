@@ -5,27 +5,29 @@ Several files merge left to right and flags win:
 
     load(Config, ["stage2.yaml", "tiny.yaml"], ["--optim.lr", "3e-6"])
 
-A key that holds a tagged union (`kind: math | gsm8k | ...`) is replaced whole when a later layer changes its kind.
+A key that holds a tagged union (`kind: math | gsm8k | ...`) is replaced whole when a later layer changes its kind; a layer that names
+no kind means the one before it, or the field's default.
 """
 
-import dataclasses
-import difflib
-import types
-import typing
-from collections.abc import Iterable, Iterator, Sequence
+import re
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, dataclass_transform
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
 from pydantic.dataclasses import dataclass as pydantic_dataclass
 
+from posttrain.complaint import Layer, nearest, one_line
+from posttrain.schema import plain, shown, with_kinds
+
 C = TypeVar("C")
-Layer = tuple[str, dict[str, Any]]  # where it came from, what it says
 
 
 class ConfigError(ValueError):
     """The caller's recipe or flags are wrong; the message is one line: where, found, expected, nearest."""
+
+    exit_code: ClassVar[int] = 2
 
 
 @dataclass_transform(frozen_default=True, kw_only_default=True)
@@ -46,11 +48,11 @@ def build(cls: type[C], layers: Sequence[Layer]) -> C:
     """`layers` merged left to right, as a checked `cls`; the error names the layer that holds the offending key."""
     tree: dict[str, Any] = {}
     for _, layer in layers:
-        tree = merge(tree, layer)
+        tree = with_kinds(cls, merge(tree, layer))
     try:
         return TypeAdapter(cls).validate_python(tree)
     except ValidationError as error:
-        raise ConfigError(_first_line(cls, error, layers)) from None
+        raise ConfigError(one_line(cls, error, tree, [layer for layer in layers if layer[1]])) from None
 
 
 def read_yaml(path: str | Path) -> Layer:
@@ -59,13 +61,16 @@ def read_yaml(path: str | Path) -> Layer:
     if not path.is_file():
         raise ConfigError(f"{path}: no such recipe file{nearest(path.name, [p.name for p in path.parent.glob('*.yaml')])}")
     try:
-        tree = yaml.load(path.read_text(), Loader=_UniqueKeys)
+        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_Loader)
+    except OSError as error:
+        raise ConfigError(f"{path}: cannot be read: {error.strerror}") from None
     except (yaml.YAMLError, UnicodeDecodeError) as error:
         mark = getattr(error, "problem_mark", None)
         line = f":{mark.line + 1}" if mark else ""
-        raise ConfigError(f"{path}{line}: not valid YAML: {getattr(error, 'problem', None) or error}") from None
+        said = " ".join(str(getattr(error, "problem", None) or error).split())
+        raise ConfigError(f"{path}{line}: not valid YAML: {said}") from None
     if not isinstance(tree, dict):
-        raise ConfigError(f"{path}: expected keys and values, found {type(tree).__name__}")
+        raise ConfigError(f"{path}: found {'nothing' if tree is None else shown(tree)}, expected keys and values")
     return str(path), tree
 
 
@@ -74,15 +79,15 @@ def read_flags(flags: Sequence[str]) -> Layer:
     tree: dict[str, Any] = {}
     words = iter(flags)
     for word in words:
-        if not word.startswith("--"):
-            raise ConfigError(f"flags: found {word!r}, expected --key value")
         key, equals, value = word[2:].partition("=")
+        if not word.startswith("--") or not all(key.split(".")):
+            raise ConfigError(f"flags: found {word!r}, expected --key value")
         if not equals:
             value = next(words, None)
             if value is None:
                 raise ConfigError(f"flags: --{key} needs a value")
         try:
-            leaf: Any = yaml.safe_load(value)
+            leaf: Any = yaml.load(value, Loader=_Loader)
         except yaml.YAMLError:
             leaf = value
         for part in reversed(key.split(".")):
@@ -97,152 +102,34 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     for key, value in new.items():
         before = merged.get(key)
         both = isinstance(before, dict) and isinstance(value, dict)
-        same_kind = both and value.get("kind", before.get("kind")) == before.get("kind")
-        merged[key] = merge(before, value) if same_kind else value
+        other_kind = both and "kind" in before and "kind" in value and before["kind"] != value["kind"]
+        merged[key] = merge(before, value) if both and not other_kind else value
     return merged
 
 
 def dump(cfg: Any) -> str:
     """A config as YAML that `load` reads back to an equal config."""
-    return yaml.safe_dump(plain(cfg), sort_keys=False, allow_unicode=True)
+    return yaml.dump(plain(cfg), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
 
 
-def plain(value: Any) -> Any:
-    """A config as dicts, lists and scalars."""
-    if dataclasses.is_dataclass(value):
-        return {field.name: plain(getattr(value, field.name)) for field in dataclasses.fields(value)}
-    if isinstance(value, dict):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
-
-
-def nearest(word: str, known: Iterable[str]) -> str:
-    """A "; did you mean ...?" to end an error with, or nothing where no known word is near."""
-    close = difflib.get_close_matches(word, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def describe(cls: type) -> Iterator[tuple[str, str, str, str]]:
-    """Every leaf of a config class as (dotted key, type, default, help), for `--help`."""
-    for field in dataclasses.fields(cls):
-        kind = typing.get_type_hints(cls, include_extras=True)[field.name]
-        text = " ".join((_help_of(cls, field.name) or "").split())
-        members = _members(kind)
-        if len(members) == 1:
-            for key, *rest in describe(members[0]):
-                yield (f"{field.name}.{key}", *rest)
-        elif members:
-            for member in members:
-                tag = typing.get_args(typing.get_type_hints(member)["kind"])[0]
-                for key, *rest in describe(member):
-                    if key != "kind":
-                        yield (f"{field.name}.{key} [{tag}]", *rest)
-        else:
-            yield field.name, _type_name(kind), _default_name(field), text
-
-
-def _help_of(cls: type, name: str) -> str | None:
-    return cls.__pydantic_fields__[name].description  # type: ignore[attr-defined]
-
-
-def _members(kind: Any) -> list[type]:
-    """The config classes a field may hold: one, several for a tagged union, none for a plain value."""
-    if typing.get_origin(kind) is Annotated:
-        return _members(typing.get_args(kind)[0])
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return [m for part in typing.get_args(kind) for m in _members(part)]
-    return [kind] if dataclasses.is_dataclass(kind) else []
-
-
-def _type_name(kind: Any) -> str:
-    if typing.get_origin(kind) is Annotated:
-        return _type_name(typing.get_args(kind)[0])
-    if typing.get_origin(kind) is Literal:
-        return "|".join(str(value) for value in typing.get_args(kind))
-    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else str(kind).replace("typing.", "")
-
-
-def _default_name(field: dataclasses.Field) -> str:
-    default = field.default
-    if hasattr(default, "default"):  # pydantic's FieldInfo
-        default = default.default
-    if default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING:
-        return "required"
-    return "null" if default is None else str(default)
-
-
-def _first_line(cls: type, error: ValidationError, layers: Sequence[Layer]) -> str:
-    """The first of pydantic's complaints in our words; unknown keys come first, as they often explain the rest."""
-    problems = sorted(error.errors(), key=lambda e: e["type"] != "unexpected_keyword_argument")
-    problem = problems[0]
-    path = _yaml_path(problem["loc"], layers)
-    where = next((name for name, layer in reversed(layers) if _holds(layer, path)), layers[0][0] if layers else "recipe")
-    dotted = ".".join(str(part) for part in path)
-    more = f" (and {len(problems) - 1} more)" if len(problems) > 1 else ""
-    if problem["type"] == "unexpected_keyword_argument":
-        known = _known_keys(cls, problem["loc"])
-        hint = nearest(str(path[-1]), known) or f"; expected one of {', '.join(known)}"
-        return f"{where}: {dotted}: unknown key{hint}{more}"
-    if problem["type"] in ("missing", "missing_argument"):
-        return f"{where}: {dotted}: missing; it is required{more}"
-    message = problem["msg"].removeprefix("Value error, ")
-    return f"{where}: {dotted}: {message[0].lower()}{message[1:]}, found {problem['input']!r}{more}" if dotted else f"{where}: {message}"
-
-
-def _yaml_path(loc: tuple[str | int, ...], layers: Sequence[Layer]) -> tuple[str | int, ...]:
-    """pydantic's path without the tags that it inserts for tagged unions: `task.math.splt` -> `task.splt`."""
-    tree: Any = {}
-    for _, layer in layers:
-        tree = merge(tree, layer)
-    path: list[str | int] = []
-    for i, part in enumerate(loc):
-        if isinstance(tree, dict) and part not in tree and tree.get("kind") == part:
-            continue
-        path.append(part)
-        if isinstance(tree, dict):
-            tree = tree.get(part)
-        elif isinstance(tree, list) and isinstance(part, int) and part < len(tree):
-            tree = tree[part]
-        else:
-            tree = None
-    return tuple(path)
-
-
-def _holds(layer: dict[str, Any], path: tuple[str | int, ...]) -> bool:
-    node: Any = layer
-    for part in path:
-        if isinstance(node, dict) and part in node:
-            node = node[part]
-        elif isinstance(node, list) and isinstance(part, int) and part < len(node):
-            node = node[part]
-        else:
-            return False
-    return True
-
-
-def _known_keys(cls: type, loc: tuple[str | int, ...]) -> list[str]:
-    """The keys allowed where `loc` ends, found by walking the classes along it."""
-    candidates = [cls]
-    for part in loc[:-1]:
-        tagged = [c for c in candidates if "kind" in typing.get_type_hints(c) and part in typing.get_args(typing.get_type_hints(c)["kind"])]
-        if tagged:
-            candidates = tagged
-            continue
-        hints = [typing.get_type_hints(c, include_extras=True).get(str(part)) for c in candidates]
-        candidates = [m for hint in hints if hint is not None for m in _members(hint)] or candidates
-    return sorted({field.name for c in candidates for field in dataclasses.fields(c)})
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML that refuses the same key twice instead of keeping the last."""
+class _Loader(yaml.SafeLoader):
+    """YAML that refuses the same key twice instead of keeping the last, and reads 3e-6 as the number it is in YAML 1.2."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict:
         seen = set()
         for key_node, _ in node.value:
+            if not isinstance(key_node, yaml.ScalarNode):
+                raise yaml.constructor.ConstructorError(None, None, "a key must be a word or a number", key_node.start_mark)
             key = self.construct_object(key_node, deep=deep)
             if key in seen:
                 raise yaml.constructor.ConstructorError(None, None, f"key {key!r} stands twice", key_node.start_mark)
             seen.add(key)
         return super().construct_mapping(node, deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """YAML that quotes the text "3e-6", as `_Loader` would take it for a number."""
+
+
+for each in (_Loader, _Dumper):
+    each.add_implicit_resolver("tag:yaml.org,2002:float", re.compile(r"[-+]?(\d+\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789"))

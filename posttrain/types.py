@@ -6,7 +6,7 @@ readers; the model side speaks token ids only, so that what was sampled is exact
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias, get_args
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -149,6 +149,10 @@ class Engine(Protocol):
 class EngineError(RuntimeError):
     """An engine died, hung or refused; the message holds what it said."""
 
+    exit_code: ClassVar[int] = 1
+
 
 class DataError(ValueError):
     """A data file is missing or malformed; the message names file and line."""
+
+    exit_code: ClassVar[int] = 2

@@ -77,7 +77,7 @@ def vllm_for(tiny_folder: Callable[[str], Path]) -> Iterator[Callable]:
             running.clear()
             folder = tiny_folder(family)
             eos_ids = eos_ids_of(AutoTokenizer.from_pretrained(folder), folder)
-            running[family] = VLLMEngine(str(folder), eos_ids, max_model_len=512, timeout_s=120)
+            running[family] = VLLMEngine(str(folder), eos_ids, max_model_len=512, timeout_s=500)
         return running[family]
 
     yield engine_for

@@ -8,7 +8,7 @@ import dataclasses
 import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 from rapidfuzz.distance import Levenshtein
 
@@ -21,6 +21,8 @@ OUTCOMES: tuple[Outcome, ...] = ("kept", "fixed", "broken", "still wrong")
 
 class NothingScored(ValueError):
     """The grader failed on every episode, so there is no accuracy to tell; the message quotes it."""
+
+    exit_code: ClassVar[int] = 1
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -19,7 +19,7 @@ import yaml
 from pydantic import Field
 from tqdm import tqdm
 
-from posttrain.config import ConfigError, config, describe, load, plain
+from posttrain.config import ConfigError, config, load
 from posttrain.evaluation.metrics import NothingScored, Summary, breakdown, summarise
 from posttrain.evaluation.stats import Estimate
 from posttrain.prompting.chat import ChatFormat, TemplateError, chat_format, eos_ids_of
@@ -27,6 +27,7 @@ from posttrain.rollout.self_correct import Rollout, self_correct
 from posttrain.rollout.store import read_episodes, to_line
 from posttrain.run import provenance, write_atomic
 from posttrain.sampling.engine import EngineConfig, HFEngineConfig, open_engine
+from posttrain.schema import describe, plain
 from posttrain.tasks import TaskConfig, make_task
 from posttrain.types import DataError, Engine, Episode, Problem, Sampling, Task
 

@@ -7,13 +7,12 @@ import re
 from typing import Literal
 
 _BOX = re.compile(r"\\(?:boxed|fbox)\s*\{|\\(?:boxed|fbox)\s+([^\s{}$\\]+)|\\.|[{}]", re.DOTALL)
-_MOST_JOINED = 12
+MOST_JOINED = 12
+LONGEST_LINE = 500  # characters of a closing line that are read
 _DECORATION = re.compile(r"[\s$.{}]|\\(?:text|qquad|quad|boxed|fbox|[()\[\],; ])")
 _JOINS = {",", "and", "or", ",and", ",or"}
 _HASHES = re.compile(r"^####[ \t]*(-?\$?[ \t]*-?[\d.,/]*\d[\d.,/%]*)", re.MULTILINE)
-_CLOSING = re.compile(
-    r"(?:\b(?:final\s+)?answer\b[*_\s]{0,4}(?:is|are|:|=)[*_:\s]{0,6}|^[ \t]*A:[ \t]*)([^\n]{1,500})", re.IGNORECASE | re.MULTILINE
-)
+_CLOSING = re.compile(r"(?:\b(?:final\s+)?answer\b[*_\s]{0,4}(?:is|are|:|=)[*_:\s]{0,6}|^[ \t]*A:[ \t]*)", re.IGNORECASE | re.MULTILINE)
 _HOPE = re.compile(r"\.?\s*I hope (?:it|this) is correct.*", re.IGNORECASE)
 _SPAN = re.compile(r"\$\$([^$]+)\$\$|\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]")
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
@@ -34,7 +33,7 @@ def final_answer(text: str, *, fallback: Literal["none", "last_number"] = "none"
     closing = _last(_CLOSING, text)
     if hashes and (not closing or hashes.start() > closing.start()):
         return hashes[1].strip().rstrip(".,")
-    if closing and (answer := _of_closing_line(closing[1])):
+    if closing and (answer := _of_closing_line(text[closing.end() : closing.end() + LONGEST_LINE].partition("\n")[0])):
         return answer
     if fallback == "last_number" and (number := _last(_NUMBER, text)):
         return number[0]
@@ -62,7 +61,7 @@ def _last_box(text: str) -> str | None:
     if not boxes:
         return None
     answers = [text[slice(*boxes[-1])]]
-    for before, after in zip(reversed(boxes[-_MOST_JOINED:-1]), reversed(boxes[-_MOST_JOINED + 1 :])):
+    for before, after in zip(reversed(boxes[-MOST_JOINED:-1]), reversed(boxes[-MOST_JOINED + 1 :])):
         between = text[before[1] : after[0]]
         if len(between) > 80 or _DECORATION.sub("", between) not in _JOINS:
             break

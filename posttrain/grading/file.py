@@ -46,7 +46,7 @@ def cli(argv: Sequence[str]) -> int:
     located = read_objects(args.file)
     rows = [row for _, row in located]
     verdicts = grade_rows(located, args.gold, args.completion or args.pred or "pred", whole_text=args.completion is not None)
-    lines = [json.dumps({**row, "status": v.status, "why": v.why}, ensure_ascii=False) + "\n" for row, v in zip(rows, verdicts)]
+    lines = [json.dumps({**row, "status": v.status, "why": v.why}) + "\n" for row, v in zip(rows, verdicts)]
     if args.out:
         _write(args.out, "".join(lines))
     else:

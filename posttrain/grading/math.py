@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from posttrain.types import Verdict
 
-LONGEST_ANSWER = 2_000  # characters; the longest reference in MATH has 159
+LONGEST = 2_000  # characters of a reference or answer that are still read; the longest reference in MATH has 159
 
 _SIGNS = str.maketrans({"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "°": r"^\circ ", "％": "%"})
 _SIGNS |= str.maketrans({"≤": r"\le ", "≥": r"\ge ", "∪": r"\cup ", "∩": r"\cap ", "±": r"\pm ", "\u00a0": " ", "\u200b": ""})
@@ -40,7 +40,10 @@ class Number(NamedTuple):
 
 
 def compare_exactly(reference: str, answer: str) -> Verdict | None:
-    """A verdict where the two texts or two exact numbers decide it, else None."""
+    """A verdict where the two texts or two exact numbers decide it, else None; texts of any length are decided at once."""
+    reference, answer = reference.strip(), answer.strip()
+    if len(reference) > LONGEST or len(answer) > LONGEST:
+        return _compare_long(reference, answer)
     gold, said = normalise(reference), normalise(answer)
     if gold and gold == said:
         return Verdict(status="correct", why="same text")
@@ -49,8 +52,6 @@ def compare_exactly(reference: str, answer: str) -> Verdict | None:
     if gold and (words := _words(reference)):
         same = words == (_words(answer) or _plain_words(said))
         return Verdict(status="correct" if same else "wrong", why=f"the words {'agree' if same else 'differ'}")
-    if len(said) > LONGEST_ANSWER:
-        return Verdict(status="wrong", why=f"the answer is longer than {LONGEST_ANSWER} characters and not the reference's text")
     if _contradicts_itself(said):
         return Verdict(status="wrong", why="the answer equates different numbers")
     a, b = exact_number(gold), exact_number(said)
@@ -63,6 +64,14 @@ def compare_exactly(reference: str, answer: str) -> Verdict | None:
     return Verdict(status="wrong", why="different numbers")
 
 
+def _compare_long(reference: str, answer: str) -> Verdict:
+    if reference == answer:
+        return Verdict(status="correct", why="same text")
+    if len(reference) > LONGEST:
+        return Verdict(status="unscored", why=f"the reference is longer than {LONGEST} characters")
+    return Verdict(status="wrong", why=f"the answer is longer than {LONGEST} characters")
+
+
 def _contradicts_itself(text: str) -> bool:
     """True for "7=8", which algebra would take for an assignment of 8; "1/3=0.33" is left to it."""
     numbers = [exact_number(part) for part in text.split("=")] if "=" in text else []
@@ -73,9 +82,11 @@ def _contradicts_itself(text: str) -> bool:
 def normalise(text: str) -> str:
     r"""One spelling for what LaTeX writes in many ways: no dollars, boxes, spacing or \left; \dfrac12 as \frac{1}{2}; no spaces.
 
-    It is for comparing and for showing, not for parsing: words lose their spaces, too.
+    It is for comparing and for showing, not for parsing: words lose their spaces, too. A text too long to be an answer stays as it is.
     """
-    text = _unwrap(text[: 4 * LONGEST_ANSWER].translate(_SIGNS)).rstrip(". \n")
+    if len(text) > LONGEST:
+        return text
+    text = _unwrap(text.translate(_SIGNS)).rstrip(". \n")
     if whole := _WHOLE_TEXT.fullmatch(text):
         text = whole[1]
     text = text.replace(r"\$", "").replace(r"\%", "%").replace(r"\lbrace", r"\{").replace(r"\rbrace", r"\}")

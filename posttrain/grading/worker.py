@@ -5,6 +5,7 @@ imports neither torch nor anything of ours but the grader.
 """
 
 import json
+import logging
 import resource
 import signal
 import sys
@@ -16,6 +17,7 @@ from posttrain.types import Verdict
 def main(cpu_s: float, memory_mib: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    logging.disable(logging.WARNING)  # math-verify warns that it has no time limit: it needs none here
     compare_by_algebra("x+1", "1+x")  # imports and warms what every later question needs
     print("ready", flush=True)
     for line in sys.stdin:

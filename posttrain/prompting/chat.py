@@ -8,7 +8,9 @@ only right if the template leaves earlier turns alone; many strip earlier reason
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
+
+import jinja2
 
 from posttrain.types import Message, TokenIds
 
@@ -21,6 +23,8 @@ SENTINEL = "0SENTINEL0"
 
 class TemplateError(ValueError):
     """The tokenizer's chat template is missing or rewrites history; the message names it."""
+
+    exit_code: ClassVar[int] = 2
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,10 @@ class ChatFormat:
 
     def _render(self, messages: Sequence[Message]) -> str:
         chat = [{"role": m.role, "content": m.content} for m in messages]
-        return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        try:
+            return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
+        except jinja2.TemplateError as error:  # bad syntax, or the template's own refusal, e.g. of a system message
+            raise TemplateError(f"{_name_of(self.tokenizer)}: the chat template fails: {' '.join(str(error).split())}") from None
 
     def encode(self, text: str) -> TokenIds:
         return tuple(self.tokenizer(text, add_special_tokens=False)["input_ids"])
@@ -69,7 +76,7 @@ def chat_format(tokenizer: "PreTrainedTokenizerBase", eos_ids: Sequence[int]) ->
     `eos_ids` are all ids that end a turn (a model's generation config may list several). Two properties are checked: the rendering
     of a conversation starts with the rendering of its beginning, and what was said earlier is still there, unchanged.
     """
-    name = getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
+    name = _name_of(tokenizer)
     if not tokenizer.chat_template:
         raise TemplateError(f"{name}: the tokenizer has no chat template; add chat_template.jinja to the model folder")
     if not eos_ids:
@@ -101,6 +108,10 @@ def eos_ids_of(tokenizer: "PreTrainedTokenizerBase", model_folder: str | Path | 
             listed = None
         ids += listed if isinstance(listed, list) else [listed]
     return tuple(dict.fromkeys(i for i in ids if i is not None))
+
+
+def _name_of(tokenizer: "PreTrainedTokenizerBase") -> str:
+    return getattr(tokenizer, "name_or_path", "") or type(tokenizer).__name__
 
 
 def _common_prefix(a: str, b: str) -> str:

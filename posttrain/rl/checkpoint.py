@@ -15,7 +15,7 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -31,6 +31,8 @@ FAULTS = (OSError, RuntimeError, SafetensorError)  # a full disk is an OSError t
 
 class CheckpointError(RuntimeError):
     """A checkpoint could not be written or read; the message says where and why, and what still stands."""
+
+    exit_code: ClassVar[int] = 1
 
 
 @config

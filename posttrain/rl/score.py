@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from pydantic import PositiveInt
@@ -52,6 +52,8 @@ INTERRUPTED = 143  # the exit code of a run that SIGTERM stopped after a checkpo
 
 class TrainingError(RuntimeError):
     """Training cannot go on; the message names step and cause, and the last checkpoint is intact."""
+
+    exit_code: ClassVar[int] = 1
 
 
 @config

@@ -16,23 +16,32 @@ def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
 
 
 def to_line(episode: Episode) -> str:
+    """One line of JSON. A later prompt repeats all earlier tokens, so only what is new in it is kept; `ValueError` if it does not."""
     row = dataclasses.asdict(episode)
-    for before, turn in reversed(list(zip(row["turns"], row["turns"][1:]))):  # a later prompt repeats all earlier tokens: keep what is new
-        turn["prompt_ids"] = turn["prompt_ids"][len(before["prompt_ids"]) + len(before["completion"]["ids"]) :]
+    for number, (before, turn) in enumerate(zip(episode.turns, episode.turns[1:]), 1):
+        earlier = (*before.prompt_ids, *before.completion.ids)
+        if turn.prompt_ids[: len(earlier)] != earlier:
+            raise ValueError(f"{episode.problem.id}: the prompt of attempt {number + 1} does not begin with the tokens of attempt {number}")
+        row["turns"][number]["prompt_ids"] = turn.prompt_ids[len(earlier) :]
     return json.dumps(row, ensure_ascii=False) + "\n"
 
 
 def read_episodes(path: Path) -> Iterator[Episode]:
-    """Raises `DataError` naming file and line."""
-    with open(path) as file:
+    """The episodes as they were written; raises `DataError` naming file and line."""
+    try:
+        file = open(path, "rb")
+    except OSError as error:
+        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
+    with file:
         for number, line in enumerate(file, 1):
             try:
                 yield from_row(json.loads(line))
-            except (json.JSONDecodeError, KeyError, TypeError) as error:
+            except (json.JSONDecodeError, UnicodeDecodeError, KeyError, TypeError) as error:
                 raise DataError(f"{path}:{number}: not an episode: {error!r}") from None
 
 
 def from_row(row: dict[str, Any]) -> Episode:
+    """What `to_line` wrote; raises `KeyError` or `TypeError` where a field is missing or of another type."""
     reference = row["problem"]["reference"]
     answer = FinalAnswer(**reference) if "text" in reference else UnitTests(**reference)
     turns: list[Turn] = []

@@ -98,7 +98,7 @@ class HFEngine:
         uniform_BT = torch.from_numpy(uniforms(seeds, steps)).to(device) if sampling.temperature else None
         ids_BT = torch.zeros(len(prompts), steps, dtype=torch.long, device=device)
         logp_BT = torch.zeros(len(prompts), steps, dtype=torch.float32, device=device)
-        eos, limit_B = torch.tensor(self.eos_ids, device=device), torch.tensor(limits, device=device)
+        eos = torch.tensor(self.eos_ids, device=device)
 
         logits_BV, cache, mask_BL, position_B = self._prefill(prompts, steps)
         padded = not bool(mask_BL.all())
@@ -108,16 +108,16 @@ class HFEngine:
         for t in range(steps):
             token_B, drawn_logp_B = draw(logits_BV, sampling.temperature, None if uniform_BT is None else uniform_BT[row_B, t])
             ids_BT[row_B, t], logp_BT[row_B, t] = token_B, drawn_logp_B
-            ended_B = ended_B | torch.isin(token_B, eos) | (t + 1 >= limit_B[row_B])
+            ended_B = ended_B | torch.isin(token_B, eos)
             num_ended = int(ended_B.sum())
-            if num_ended == len(row_B):
+            if num_ended == len(row_B) or t + 1 == steps:
                 break
             if num_ended * 8 >= len(row_B):  # dropping rows copies the cache, as the next step does anyway
                 keep = (~ended_B).nonzero()[:, 0]
                 cache.batch_select_indices(keep)
                 row_B, mask_BL, position_B, token_B, ended_B = (x[keep] for x in (row_B, mask_BL, position_B, token_B, ended_B))
             logits_BV = self._forward(token_B[:, None], mask_BL[:, : context + t + 1] if padded else None, position_B[:, None], cache)
-            position_B = position_B + 1
+            position_B = (position_B + 1).clamp(max=self.max_length - 1)  # a row that is full may still be in the batch
         return self._completions(ids_BT, logp_BT, limits)
 
     def _prefill(self, prompts: Sequence[TokenIds], steps: int) -> tuple[Tensor, Cache, Tensor, Tensor]:
@@ -170,9 +170,8 @@ def draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor | None) -> tup
     else:
         assert uniform_B is not None
         cdf_BV = logp_BV.double().exp().cumsum(-1)
-        total_B1 = cdf_BV[:, -1:].contiguous()
-        below_total = torch.nextafter(total_B1, torch.zeros_like(total_B1))  # a product rounded up to the total would miss every token
-        token_B = torch.searchsorted(cdf_BV, torch.minimum(uniform_B[:, None] * total_B1, below_total), right=True)[:, 0]
+        target_B1 = uniform_B[:, None] * cdf_BV[:, -1:]  # below the total even for the largest number below 1, so some token is found
+        token_B = torch.searchsorted(cdf_BV, target_B1, right=True)[:, 0]
     return token_B, logp_BV.gather(-1, token_B[:, None])[:, 0]
 
 

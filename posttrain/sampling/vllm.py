@@ -53,6 +53,7 @@ class VLLMEngine:
         self._died = ""
         self._expected: dict[str, Tensor] = {}
         self._worker = _Worker()
+        self._found_group = torch.distributed.is_initialized()
         options: dict[str, Any] = {
             "model": model_folder,
             "dtype": dtype,
@@ -67,9 +68,10 @@ class VLLMEngine:
             options |= {"kv_cache_memory_bytes": int(kv_cache_gib * 2**30), "enable_chunked_prefill": False, "block_size": 32}
         else:
             options |= {"gpu_memory_utilization": gpu_memory_utilization}
+        if self._found_group and torch.distributed.get_world_size() > 1:
+            options |= {"distributed_executor_backend": "external_launcher"}  # one whole engine per rank of the trainer's group
         for name, value in (ENVIRONMENT | (CPU_ENVIRONMENT if self.on_cpu else {})).items():
             os.environ.setdefault(name, value)
-        self._found_group = torch.distributed.is_initialized()
         self._llm = self._call(lambda: _start(options), timeout_s)
         self.num_ids: int = self._llm.model_config.get_vocab_size()
         self.max_length: int = self._llm.model_config.max_model_len

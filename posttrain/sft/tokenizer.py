@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from posttrain.prompting.revise import SUMS
-from posttrain.tasks.sums import ANSWER_FORM, IN_SYMBOLS, IN_WORDS, SumsTask
+from posttrain.tasks.sums import COUNT, IN_SYMBOLS, IN_WORDS, NAMES, SumsTask, written
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -29,16 +29,14 @@ def sums_tokenizer(task: SumsTask) -> "PreTrainedTokenizerBase":
     special = [PAD, END, USER, ASSISTANT]
     vocab = {token: i for i, token in enumerate([*special, *sorted(ByteLevel.alphabet())])}
     tokenizer = Qwen2Tokenizer(vocab=vocab, merges=[], unk_token=PAD, eos_token=END, pad_token=PAD, extra_special_tokens=special[2:])
-    numbers = [f" {n}" for n in range(2 * task.largest)]
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (*numbers, *phrases([IN_WORDS, IN_SYMBOLS, ANSWER_FORM, SUMS]))])
+    forms = [form.replace("{count}", COUNT[task.pick]).replace("{names}", NAMES[task.pick]) for form in (IN_WORDS, IN_SYMBOLS)]
+    texts = [form.format(numbers="1 1", target=1) for form in forms] + [written([1] * task.pick), SUMS]
+    numbers = [f" {n}" for n in range(task.pick * task.largest)]
+    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (*numbers, *phrases(texts))])
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 
 
-def phrases(forms: Iterable[str]) -> list[str]:
-    """What stands between the numbers of each form, in order of appearance."""
-    found: dict[str, None] = {}
-    for form in forms:
-        pieces = re.split(r" ?\{[a-z]+\}", form)
-        found.update(dict.fromkeys(piece.format() for piece in pieces if piece.format().strip()))
-    return list(found)
+def phrases(texts: Iterable[str]) -> list[str]:
+    """What stands between the numbers of each text, in order of appearance."""
+    return list(dict.fromkeys(piece for text in texts for piece in re.split(r" \d+", text) if piece))

@@ -17,6 +17,7 @@ from posttrain.run import RunFolder, seed_for
 from posttrain.sft.tokenizer import sums_tokenizer
 from posttrain.tasks import sums
 from posttrain.tasks.sums import Demonstration, Slips, SumsTask
+from posttrain.types import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -75,15 +76,14 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     pool = [next(demos) for _ in range(cfg.demonstrations)]
     model, tokenizer = _open(cfg)
     chat = chat_format(tokenizer, eos_ids_of(tokenizer))
-    _fit(model, tokenizer, list(sequences(pool, chat)), cfg, folder)
+    _fit(model, tokenizer, list(sequences(pool, chat, sums.make(cfg.task))), cfg, folder)
     _save(model, tokenizer, out / "model")
     return 0
 
 
-def sequences(pool: list[Demonstration], chat: ChatFormat) -> Iterator[dict[str, list[int]]]:
+def sequences(pool: list[Demonstration], chat: ChatFormat, task: Task) -> Iterator[dict[str, list[int]]]:
     """Each demonstration as `input_ids` and `labels`; only the attempts' tokens, end-of-turn ids included, carry loss."""
     eos = chat.eos_ids[:1]
-    task = sums.make(SumsTask())
     for demo in pool:
         ids: tuple[int, ...] = chat.ask(task.ask(demo.problem))
         labels = [IGNORED] * len(ids)

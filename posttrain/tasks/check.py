@@ -30,7 +30,7 @@ Examples:
 Each reference is given to its task's grader as a model would write it, in a box; one that is not graded correct is a failure and is
 listed with its id. References that algebra cannot read are counted beside: their own text passes, another spelling of it is unscored.
 Rows without a reference answer are left out by the task and listed. Questions are duplicates when their letters
-and numbers agree; a test question that is also a training question is reported, not removed.
+and digits agree; a test question that is also a training question is reported, not removed.
 Exit codes: 0 every reference passes, 1 some fail, 2 the call or the data was wrong."""
 
 
@@ -147,11 +147,10 @@ def _duplicates(problems: Sequence[Problem]) -> list[list[str]]:
 
 
 def _asked_in(problems: Sequence[Problem]) -> dict[str, list[str]]:
-    """Question -> the ids of the problems that ask it; questions are one if their letters and numbers are, as LaTeX has many spellings."""
+    """Question -> the ids of the problems that ask it; only letters and digits count, as LaTeX has many spellings for one question."""
     asked: dict[str, list[str]] = defaultdict(list)
     for problem in problems:
-        apart = re.sub(r"(?<=\d)[^a-z0-9]+(?=\d)", "|", problem.question.lower())  # "4 17" is not "41 7"
-        asked[re.sub(r"[^a-z0-9|]", "", apart)].append(problem.id)
+        asked[re.sub(r"[^a-z0-9]", "", problem.question.lower())].append(problem.id)
     return asked
 
 

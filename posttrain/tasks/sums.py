@@ -1,13 +1,15 @@
-"""Generated problems: which two numbers of a list add up to a target? Finding the pair is hard, checking one is easy.
+"""Generated problems: which numbers of a list add up to a target? Finding them is hard, checking them is easy.
 
-    Which two of 4 17 9 12 3 26 add up to 21?        ->  \\boxed{ 9 + 12 }
+    Which three of 4 11 9 12 3 7 2 add up to 16?        ->  \\boxed{ 2 + 3 + 11 }
 
-Every problem has exactly one pair. Splits are disjoint by construction: a hash of the problem (its numbers as a set, and its target)
+Every problem has exactly one answer. Splits are disjoint by construction: a hash of the problem (its numbers as a set, and its target)
 decides the split, so the same problem in another order or wording cannot stand in two. `demonstrations` are two attempts with human-like
 slips, for training a base model that has something to correct. Nothing in a problem or an instruction tells whether an attempt was right.
 """
 
 import hashlib
+import itertools
+import math
 import random
 import re
 from collections.abc import Iterator, Sequence
@@ -19,20 +21,23 @@ from posttrain.prompting import revise
 from posttrain.types import DataError, FinalAnswer, Message, Problem, Task, Verdict
 
 BUCKETS = {"test": range(0, 8), "validation": range(8, 12), "train": range(12, 64)}  # of 64
-IN_WORDS = "Which two of {numbers} add up to {target}?"
-IN_SYMBOLS = "x, y in {{ {numbers} }}, x + y = {target}: x + y?"
-ANSWER_FORM = "\\boxed{{ {x} + {y} }}"
-ANSWER = re.compile(r"\\boxed\{\s*(\d{1,4})\s*\+\s*(\d{1,4})\s*\}")
+COUNT = {2: "two", 3: "three"}
+NAMES = {2: "x + y", 3: "x + y + z"}
+IN_WORDS = "Which {count} of {numbers} add up to {target}?"
+IN_SYMBOLS = "{names} = ? from {{ {numbers} }}, sum = {target}"
+BOXED = re.compile(r"\\boxed\{\s*(\d{1,4}(?:\s*\+\s*\d{1,4})+)\s*\}")
 
 
 @config
 class SumsTask:
-    """Pick two numbers of a list that add up to a target."""
+    """Pick the numbers of a list that add up to a target."""
 
     kind: Literal["sums"] = "sums"
-    numbers: int = 8
-    """How many numbers stand in a list: the difficulty, as the pairs to try grow with its square."""
-    largest: int = 30
+    pick: Literal[2, 3] = 3
+    """How many numbers make up the sum."""
+    numbers: int = 7
+    """How many numbers stand in a list: the difficulty, as the choices to try grow like numbers ** pick."""
+    largest: int = 15
     """Numbers are drawn from 1 to this, without repeats."""
     train_size: int = 20_000
     validation_size: int = 500
@@ -41,8 +46,8 @@ class SumsTask:
     """Seed of the problems themselves; runs with other training seeds share it, and so share the test set."""
 
     def __post_init__(self) -> None:
-        if not 3 <= self.numbers <= self.largest:
-            raise ValueError(f"numbers must lie between 3 and largest = {self.largest}, got {self.numbers}")
+        if not self.pick < self.numbers <= self.largest:
+            raise ValueError(f"numbers must lie above pick = {self.pick} and within largest = {self.largest}, got {self.numbers}")
         if self.largest > 999:
             raise ValueError(f"largest must be at most 999, got {self.largest}")
 
@@ -54,7 +59,7 @@ def make(cfg: SumsTask) -> Task:
         ask=lambda problem: [Message(role="user", content=problem.question)],
         revise=revise.SUMS,
         grade=lambda pairs: [grade(problem, text) for problem, text in pairs],
-        answer=final_pair,
+        answer=final_sum,
     )
 
 
@@ -65,70 +70,84 @@ def load(cfg: SumsTask, split: str) -> list[Problem]:
         raise DataError(f"sums: no split {split!r}; expected one of {', '.join(sizes)}")
     stream = generate(cfg, split, random.Random(f"{cfg.data_seed}/{split}"))
     found: dict[str, Problem] = {}
-    for _ in range(50 * sizes[split] + 1000):
+    for puzzle in itertools.islice(stream, 50 * sizes[split] + 1000):
+        found.setdefault(puzzle.problem.id, puzzle.problem)
         if len(found) == sizes[split]:
             return list(found.values())
-        problem = next(stream)
-        found.setdefault(problem.id, problem)
     raise DataError(f"sums: only {len(found)} different problems of {sizes[split]} asked for in {split}; raise largest or numbers")
 
 
-def generate(cfg: SumsTask, split: str, rng: random.Random) -> Iterator[Problem]:
-    """Endless problems of one split; repeats are possible."""
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Puzzle:
+    """A problem with what it was made from."""
+
+    problem: Problem
+    numbers: tuple[int, ...]
+    answer: tuple[int, ...]
+
+
+def generate(cfg: SumsTask, split: str, rng: random.Random) -> Iterator[Puzzle]:
+    """Endless puzzles of one split; repeats are possible."""
     while True:
         numbers = rng.sample(range(1, cfg.largest + 1), cfg.numbers)
-        pair = sorted(rng.sample(numbers, 2))
-        target = sum(pair)
-        if sum(target - n in numbers for n in numbers if 2 * n != target) != 2:
-            continue  # another pair would be right as well
+        answer = tuple(sorted(rng.sample(numbers, cfg.pick)))
+        target = sum(answer)
         key = f"{sorted(numbers)}={target}"
         digest = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
         if int(digest, 16) % 64 not in BUCKETS[split]:
             continue
-        template = IN_WORDS if rng.random() < 0.5 else IN_SYMBOLS
-        yield Problem(
+        if sum(sum(choice) == target for choice in itertools.combinations(numbers, cfg.pick)) != 1:
+            continue  # another choice would be right as well
+        form = IN_WORDS if rng.random() < 0.5 else IN_SYMBOLS
+        listed = " ".join(map(str, numbers))
+        problem = Problem(
             id=f"sums-{digest}",
-            question=template.format(numbers=" ".join(map(str, numbers)), target=target),
-            reference=FinalAnswer(text=written(pair)),
+            question=form.format(count=COUNT[cfg.pick], names=NAMES[cfg.pick], numbers=listed, target=target),
+            reference=FinalAnswer(text=written(answer)),
             level=str(cfg.numbers),
-            subject="words" if template is IN_WORDS else "symbols",
+            subject="words" if form is IN_WORDS else "symbols",
         )
+        yield Puzzle(problem=problem, numbers=tuple(numbers), answer=answer)
 
 
-def written(pair: Sequence[int]) -> str:
-    return ANSWER_FORM.format(x=pair[0], y=pair[1])
+def written(choice: Sequence[int]) -> str:
+    return f"\\boxed{{ {' + '.join(map(str, sorted(choice)))} }}"
 
 
-def final_pair(text: str) -> str | None:
-    """The last boxed pair, smaller number first, as "9+12"; None where there is none."""
-    found = ANSWER.findall(text)
-    return "+".join(map(str, sorted(map(int, found[-1])))) if found else None
+def final_sum(text: str) -> str | None:
+    """The last boxed sum, smallest number first, as "2+3+11"; None where there is none."""
+    found = BOXED.findall(text)
+    return "+".join(map(str, sorted(map(int, found[-1].split("+"))))) if found else None
 
 
 def grade(problem: Problem, text: str) -> Verdict:
-    """Is the last boxed pair the reference's pair, in either order?"""
-    answer = final_pair(text)
+    """Are the numbers of the last boxed sum the reference's, in any order?"""
+    answer = final_sum(text)
     if answer is None:
-        return Verdict(status="no_answer", why="no boxed pair of numbers")
+        return Verdict(status="no_answer", why="no boxed sum")
     assert isinstance(problem.reference, FinalAnswer)
-    right = answer == final_pair(problem.reference.text)
-    return Verdict(status="correct" if right else "wrong", why="same pair" if right else "another pair")
+    right = answer == final_sum(problem.reference.text)
+    return Verdict(status="correct" if right else "wrong", why="the same numbers" if right else "other numbers")
 
 
 @config
 class Slips:
-    """How the people behind the demonstrations err; each is a probability."""
+    """How the people behind the demonstrations err. A slip is a wrong choice, the likelier the nearer its sum is to the target."""
 
     first: float = 0.35
-    """The first attempt is a slip: two numbers of the list picked at random."""
+    """Probability that the first attempt is a slip."""
     copy: float = 0.35
-    """The second attempt repeats the first one, right or wrong."""
+    """Probability that the second attempt repeats the first one, right or wrong."""
     correct: float = 0.35
-    """The second attempt is right; in the remaining cases it is a new slip."""
+    """Probability that the second attempt is right; in the remaining cases it is a new slip."""
+    spread: float = 2.0
+    """How far slips miss the target: a choice that is off by d has weight exp(-d / spread)."""
 
     def __post_init__(self) -> None:
         if min(self.first, self.copy, self.correct) < 0 or self.first > 1 or self.copy + self.correct > 1:
             raise ValueError(f"expected probabilities with copy + correct <= 1, got {self.first}, {self.copy}, {self.correct}")
+        if self.spread <= 0:
+            raise ValueError(f"spread must be > 0, got {self.spread}")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,16 +157,18 @@ class Demonstration:
 
 
 def demonstrations(cfg: SumsTask, slips: Slips, rng: random.Random) -> Iterator[Demonstration]:
-    """Endless pairs of attempts at training problems, with slips. Whether the second is right does not depend on the first's text."""
-    for problem in generate(cfg, "train", rng):
-        numbers = [int(n) for n in re.findall(r"\d+", problem.question)]
-        target = sum(map(int, ANSWER.findall(problem.reference.text)[0]))
-        numbers.remove(target)
-        right = problem.reference.text
-        first = written(sorted(rng.sample(numbers, 2))) if rng.random() < slips.first else right
+    """Endless pairs of attempts at training problems. What the second one does is drawn without looking at whether the first is right."""
+    for puzzle in generate(cfg, "train", rng):
+        first = _slip(puzzle, slips, rng) if rng.random() < slips.first else puzzle.answer
         draw = rng.random()
         if draw < slips.copy:
             second = first
         else:
-            second = right if draw < slips.copy + slips.correct else written(sorted(rng.sample(numbers, 2)))
-        yield Demonstration(problem=problem, attempts=(first, second))
+            second = puzzle.answer if draw < slips.copy + slips.correct else _slip(puzzle, slips, rng)
+        yield Demonstration(problem=puzzle.problem, attempts=(written(first), written(second)))
+
+
+def _slip(puzzle: Puzzle, slips: Slips, rng: random.Random) -> tuple[int, ...]:
+    target = sum(puzzle.answer)
+    choices = [c for c in itertools.combinations(puzzle.numbers, len(puzzle.answer)) if sum(c) != target]
+    return rng.choices(choices, [math.exp(-abs(sum(c) - target) / slips.spread) for c in choices])[0]

@@ -2,7 +2,7 @@ import math
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM
+from transformers import AutoModelForCausalLM, GPT2Config
 
 from posttrain.sampling.hf import HFEngine, draw, uniforms
 from posttrain.sampling.weights import merged_weights
@@ -97,14 +97,27 @@ def test_a_row_cut_by_max_tokens_says_length(model, prompts):
         assert (len(completion.ids), completion.finish) == (3, "length")
 
 
-def test_a_row_ends_where_the_models_positions_end(tmp_path):
-    model = load(make_tiny_model(tmp_path, "qwen2", positions=50))
-    short, long = some_prompts(model.config.vocab_size, (4, 45))
+def absolute_position_model(positions: int) -> torch.nn.Module:
+    """GPT-2's architecture: it looks its positions up in a table, so a wrong one shows, and one past the end fails."""
+    torch.manual_seed(0)
+    shape = {"n_embd": 64, "n_layer": 2, "n_head": 2, "vocab_size": 384, "n_positions": positions, "initializer_range": 0.15}
+    return AutoModelForCausalLM.from_config(GPT2Config(**shape)).eval()
+
+
+def test_positions_are_counted_from_each_rows_first_token():
+    model = absolute_position_model(200)
+    prompts = some_prompts(384)
+    assert worst_gap(model, prompts, HFEngine(model, [0]).generate(prompts, SAMPLED, range(7))) < 1e-4
+
+
+def test_a_row_ends_where_the_models_positions_end():
+    model = absolute_position_model(50)
+    short, long, full = some_prompts(384, (4, 45, 50))
     engine = HFEngine(model, [0])
-    rows = engine.generate([short, long], GREEDY, [0, 0])
-    assert [(len(c.ids), c.finish) for c in rows] == [(16, "length"), (5, "length")]
-    with pytest.raises(EngineError, match="prompt 0 has 50 tokens"):
-        engine.generate([short * 20][:1] and [(short * 20)[:50]], GREEDY, [0])
+    assert [(len(c.ids), c.finish) for c in engine.generate([short, long], GREEDY, [0, 0])] == [(16, "length"), (5, "length")]
+    assert [len(c.ids) for c in engine.generate([long, *[short] * 20], GREEDY, range(21))] == [5, *[16] * 20]
+    with pytest.raises(EngineError, match="prompt 1 has 50 tokens; the model takes 1 to 49"):
+        engine.generate([short, full], GREEDY, [0, 1])
 
 
 def test_a_pad_id_that_is_an_eos_id_changes_nothing(model, prompts):
@@ -150,6 +163,9 @@ def test_draws_invert_the_cumulative_distribution():
     token, logp = draw(logits, 1.0, torch.tensor([0.0, 0.2499, 0.2501, 0.7499, 0.7501, almost_one], dtype=torch.float64))
     assert token.tolist() == [1, 1, 2, 2, 3, 3]  # the impossible tokens at both ends are never drawn
     assert logp.exp().tolist() == pytest.approx([0.25, 0.25, 0.5, 0.5, 0.25, 0.25])
+    for width in range(2, 50):  # probabilities whose sum is a little above or below 1
+        thin = torch.cat([torch.full((1, width), math.log(1 / width)), torch.tensor([[-math.inf]])], 1)
+        assert draw(thin, 1.0, torch.tensor([almost_one], dtype=torch.float64))[0].item() == width - 1
 
 
 def test_drawn_tokens_have_the_frequencies_of_the_softmax_at_the_temperature():
