@@ -49,7 +49,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         verbs.add_parser(name, help=text, add_help=False)
     verb = parser.parse_args(argv[:1]).verb
     try:
-        return cli(argv[1:]) if verb == "train" else importlib.import_module(VERBS[verb][0]).cli(argv[1:])
+        code = cli(argv[1:]) if verb == "train" else importlib.import_module(VERBS[verb][0]).cli(argv[1:])
+        sys.stdout.flush()  # here, as a reader that has gone would otherwise be noticed where nobody catches it
+        return code
     except KeyboardInterrupt:
         return _fail("interrupted; --resume goes on from the last checkpoint", 130)
     except BrokenPipeError:  # whoever read our output has gone
@@ -118,7 +120,7 @@ def _module_of(layers: Sequence[tuple[str, dict[str, Any]]]) -> ModuleType:
     kind = tree.get("kind")
     if not isinstance(kind, str) or kind not in KINDS:
         found = "no `kind`" if kind is None else f"kind {kind!r}"
-        hint = "; a suite is for `posttrain eval`" if kind == "eval" else nearest(str(kind), KINDS)
+        hint = "; a suite is for `posttrain eval`" if kind == "eval" else nearest(kind, KINDS) if isinstance(kind, str) else ""
         raise ConfigError(f"{layers[0][0]}: found {found}, expected one that can be trained: {', '.join(KINDS)}{hint}")
     return importlib.import_module(KINDS[kind])
 
@@ -129,7 +131,7 @@ def _sorted_out(argv: Sequence[str]) -> tuple[list[str], list[str]]:
     flags: list[str] = []
     words = iter(argv)
     for word in words:
-        alone = word in ("--resume", "--dry-run", "--help") or not word.startswith("--")
+        alone = word in ("--resume", "--dry-run", "--help", "-h") or not word.startswith("-")
         side = own if alone or word.partition("=")[0] == "--out" else flags
         side.append(word)
         if not alone and "=" not in word:

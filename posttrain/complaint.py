@@ -92,7 +92,7 @@ def _yaml_path(tree: Any, problem: Any) -> KeyPath:
     for i, part in enumerate(loc):
         if (isinstance(tree, dict) and part in tree) or (isinstance(tree, list) and isinstance(part, int) and part < len(tree)):
             tree = tree[part]
-        elif not (missing and i == len(loc) - 1):
+        elif i > 0 and not (missing and i == len(loc) - 1):
             continue
         path.append(part)
     return (*path, "kind") if problem["type"].startswith("union_tag") else tuple(path)

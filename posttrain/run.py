@@ -1,6 +1,6 @@
 """A run folder: the resolved recipe, metrics, provenance, and the seeds that every draw in the run comes from.
 
-    config.yaml · metrics.jsonl · episodes/step_*.jsonl · checkpoints/step_* · provenance.json · report.html
+config.yaml · metrics.jsonl · episodes/step_*.jsonl · checkpoints/step_* · provenance.json · report.html
 """
 
 import hashlib
@@ -69,7 +69,7 @@ class RunFolder:
         return self.path / "metrics.jsonl"
 
     def log(self, step: int, metrics: dict[str, Any]) -> None:
-        """Append one line to metrics.jsonl. Wall-clock figures go under keys that end in `_s`, so that runs can be compared without them."""
+        """Append one line to metrics.jsonl. Wall-clock figures have keys ending in `_s`, so that runs can be compared without them."""
         with open(self.metrics_path, "a") as file:
             file.write(json.dumps({"step": step, **metrics}, allow_nan=False) + "\n")
 

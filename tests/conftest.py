@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from tests.sums_base import make_sums_base
 from tests.tiny_models import make_tiny_model
 
 
@@ -48,6 +49,12 @@ def tiny_gemma(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_folder(tiny_qwen2: Path, tiny_llama: Path, tiny_gemma: Path) -> Callable[[str], Path]:
     """Family name -> its model folder."""
     return {"qwen2": tiny_qwen2, "llama": tiny_llama, "gemma": tiny_gemma}.__getitem__
+
+
+@pytest.fixture(scope="session")
+def sums_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A tiny model that was taught the smallest sums, slips and all: right now and then, at either attempt."""
+    return make_sums_base(tmp_path_factory.mktemp("models") / "sums")
 
 
 @pytest.fixture(scope="session")

@@ -30,7 +30,7 @@ class Limits:
     """What one question may cost. CPU time counts first, so that a busy machine changes no verdict; wall time is the backstop."""
 
     cpu_s: float = 2.0
-    wall_s: float = 10.0
+    wall_s: float = 30.0
     memory_mib: int = 2048
     questions: int = 5000
     """Answers after which a worker is replaced, as sympy's caches grow."""

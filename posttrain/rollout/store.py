@@ -28,11 +28,9 @@ def to_line(episode: Episode) -> str:
 
 def read_episodes(path: Path) -> Iterator[Episode]:
     """The episodes as they were written; raises `DataError` naming file and line."""
-    try:
-        file = open(path, "rb")
-    except OSError as error:
-        raise DataError(f"{path}: cannot be read: {error.strerror}") from None
-    with file:
+    if not path.is_file():
+        raise DataError(f"{path}: no such file of episodes")
+    with open(path, "rb") as file:
         for number, line in enumerate(file, 1):
             try:
                 yield from_row(json.loads(line))

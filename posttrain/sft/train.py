@@ -67,10 +67,10 @@ class Config:
 
 
 def main(cfg: Config, out: Path, resume: bool) -> int:
-    """Train, then write RUN/model (plain `from_pretrained` loads it). A finished run is left as it is under `resume`."""
-    if resume and (out / "model" / "config.json").exists():
-        return 0
+    """Train, then write RUN/model (plain `from_pretrained` loads it). Under `resume` a finished run is left as it is, any other redone."""
     folder = RunFolder(out, cfg, resume=resume)
+    if (out / "model" / "config.json").exists():
+        return 0
     folder.forget_after(-1)
     demos = sums.demonstrations(cfg.task, cfg.slips, random.Random(seed_for(cfg.seed, "demonstrations")))
     pool = [next(demos) for _ in range(cfg.demonstrations)]

@@ -50,7 +50,7 @@ def test_hostile_answers_are_bounded_and_none_is_accepted():
         started = time.monotonic()
         (verdict,) = compare([(final_answer(row["gold"]) or row["gold"], final_answer(text))])
         took = time.monotonic() - started
-        assert took < 20, f"{row['name']} took {took:.1f} s"  # 2 s of CPU time, on a machine that may be busy
+        assert took < 120, f"{row['name']} took {took:.1f} s"  # 2.5 s on an idle machine: 2 s of CPU time and a worker's start
         if row["expected"] is not None:
             assert verdict.correct == row["expected"], row["name"]
 

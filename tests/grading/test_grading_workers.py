@@ -20,7 +20,7 @@ FACTORIAL = ("1", "100000!!")  # math-verify and sympy do not come back from thi
 
 @pytest.fixture
 def worker():
-    worker = Worker(Limits(cpu_s=1.0))
+    worker = Worker(Limits(cpu_s=1.0, wall_s=300.0))  # on a starved machine a second of CPU time takes long
     yield worker
     worker.close()
 
@@ -42,7 +42,7 @@ def test_a_worker_that_hangs_without_using_its_processor_is_killed_at_the_wall_l
     started = time.monotonic()
     verdict = worker.ask("1", "x")
     assert (verdict.status, verdict.why) == ("unscored", "grader timeout: no verdict in 0.5 s")
-    assert time.monotonic() - started < 20
+    assert time.monotonic() - started < 55  # it would have slept for 60 s
     assert worker.process is None
 
 
@@ -82,7 +82,7 @@ def test_a_grader_that_raises_is_unscored_and_lives_on(worker):
 
 
 def test_memory_is_bounded():
-    worker = Worker(Limits(memory_mib=200, cpu_s=30.0, wall_s=60.0))
+    worker = Worker(Limits(memory_mib=200, cpu_s=30.0, wall_s=300.0))
     try:
         assert worker.ask("x+1", "1+x").status == "correct"
         assert not worker.ask("1", r"2^{2^{31}} \cdot 3").correct  # 256 MiB as an integer
@@ -151,7 +151,7 @@ def test_a_process_forked_while_all_workers_are_busy_gets_workers_of_its_own():
     taken = [pool.idle.get() for _ in pool.workers]
     try:
         with multiprocessing.get_context("fork").Pool(1) as child:
-            assert child.map_async(compare, [[("x+3", "3+x")]]).get(timeout=60)[0][0].correct
+            assert child.map_async(compare, [[("x+3", "3+x")]]).get(timeout=120)[0][0].correct
     finally:
         for worker in taken:
             pool.idle.put(worker)
@@ -192,7 +192,7 @@ def test_no_worker_outlives_a_parent_that(end):
     if end == "is killed":
         process.kill()
     process.wait()
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while time.monotonic() < until and any(alive(pid) for pid in pids):
         time.sleep(0.05)
     assert not any(alive(pid) for pid in pids)

@@ -1,0 +1,30 @@
+"""`posttrain` in a process of its own that starts at once: a server imports everything beforehand and forks for each call."""
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Sequence
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+
+import peft  # noqa: F401 - imported here, or each process would do it
+
+import posttrain.rl.score  # noqa: F401
+from posttrain.cli import main
+
+
+def start(argv: Sequence[str], log: Path) -> BaseProcess:
+    """A running `posttrain ARGV`, its output appended to `log`."""
+    os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])  # the server does not know pytest's sys.path
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=_run, args=(list(argv), str(log)))
+    process.start()
+    return process
+
+
+def _run(argv: Sequence[str], log: str) -> None:
+    with open(log, "a") as file:
+        os.dup2(file.fileno(), sys.stdout.fileno())
+        os.dup2(file.fileno(), sys.stderr.fileno())
+    sys.exit(main(argv))
