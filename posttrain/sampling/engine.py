@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from posttrain.config import config
+from posttrain.config import ConfigError, config
 from posttrain.types import Engine, EngineError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def open_engine(
     """The engine that `cfg` describes, for `model_folder` (or a hub id), in `dtype` ("float32", "bfloat16", "float16", or "auto": its own).
 
     `model` is the policy, where there is one: kind hf samples from that very module, the others are checked against its vocabulary.
-    Raises `EngineError` if the engine cannot start or if the vocabularies of tokenizer, policy and engine do not fit together.
+    Raises `EngineError` if the engine cannot start, `ConfigError` if the vocabularies of tokenizer, policy and engine do not fit.
     """
     tokenizer = _fitting_tokenizer(model_folder, model)
     if isinstance(cfg, HFEngineConfig):
@@ -145,14 +145,14 @@ def _fitting_tokenizer(model_folder: str, model: "nn.Module | None") -> "PreTrai
         num_ids = AutoConfig.from_pretrained(model_folder).get_text_config().vocab_size
         tokenizer = AutoTokenizer.from_pretrained(model_folder)
     except (OSError, ValueError) as error:
-        raise EngineError(f"{model_folder}: not a model folder or hub id with config and tokenizer: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{model_folder}: not a model folder or hub id with config and tokenizer: {str(error).splitlines()[0]}") from None
     if len(tokenizer) > num_ids:
-        raise EngineError(
+        raise ConfigError(
             f"{model_folder}: the tokenizer has {len(tokenizer)} ids but the model only {num_ids}; is it another model's tokenizer?"
         )
     policy_ids = num_ids if model is None else model.config.get_text_config().vocab_size
     if policy_ids != num_ids:
-        raise EngineError(
+        raise ConfigError(
             f"{model_folder}: the engine's model has {num_ids} ids, the policy {policy_ids}; both must come from the same folder"
         )
     return tokenizer
