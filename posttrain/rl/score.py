@@ -32,7 +32,7 @@ from posttrain.evaluation.metrics import NothingScored
 from posttrain.evaluation.run import open_chat
 from posttrain.prompting.chat import ChatFormat
 from posttrain.rl import checkpoint
-from posttrain.rl.advantage import informative_rows, leave_one_out, zero_variance_share
+from posttrain.rl.advantage import informative_rows, leave_one_out, leave_one_out_by_outcome, zero_variance_share
 from posttrain.rl.batch import collate
 from posttrain.rl.checkpoint import CheckpointConfig
 from posttrain.rl.guards import GuardConfig, alarms
@@ -119,6 +119,8 @@ class Config:
     """What each attempt's reward counts; its length is the number of attempts."""
     bonus: float = 0.0
     """alpha of sec. 5.2: how much progress over the attempt before is worth; 10 in Stage II."""
+    baseline: Literal["problem", "problem_and_outcome"] = "problem"
+    """Whom an attempt is compared with: all other samples of its problem, or those whose earlier attempts were graded like its own."""
     kl: KLConfig
     sampling: SamplingConfig
     importance_cap: float | None = None
@@ -182,7 +184,10 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int) -> tupl
     shaped_BK = shaped_reward(reward_BK, cfg.weight, cfg.bonus)
     if cfg.kl.estimator == "k1_in_reward":
         shaped_BK = shaped_BK - coef_K * kl_BK
-    advantage_BK = leave_one_out(shaped_BK, cfg.samples, scored_B)
+    if cfg.baseline == "problem":
+        advantage_BK = leave_one_out(shaped_BK, cfg.samples, scored_B)
+    else:
+        advantage_BK = leave_one_out_by_outcome(shaped_BK, reward_BK, cfg.samples, scored_B)
     rows_K = informative_rows(advantage_BK, cfg.samples)
 
     total_loss, micros = 0.0, []
