@@ -9,6 +9,7 @@ import os
 import queue
 import random
 import threading
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
@@ -205,7 +206,8 @@ def _start(options: dict[str, Any]) -> Any:
     from vllm import LLM
 
     python, numpy, set_num_threads = random.getstate(), np.random.get_state(), torch.set_num_threads
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(), warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # about vLLM's own use of torch
         llm = LLM(**options)
     random.setstate(python)
     np.random.set_state(numpy)
