@@ -1,7 +1,7 @@
 # `make demo` and `make test` do all the set-up that they need, in .venv; the second time that is quiet and instant.
 PYTHON ?= python3
 VENV   ?= .venv
-PIP     = $(VENV)/bin/python -m pip --quiet --disable-pip-version-check
+PIP     = $(VENV)/bin/python -m pip -qq --disable-pip-version-check
 RUN     = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" TOKENIZERS_PARALLELISM=false
 
 .PHONY: demo test bench-score lint vllm-cpu clean

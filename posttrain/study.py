@@ -64,7 +64,7 @@ class Config:
 
 
 def main(cfg: Config, out: Path, resume: bool) -> int:
-    """Run everything, print the table, write it with OUT/report.html and OUT/figure.png; returns the exit code of the first run that stops."""
+    """Run everything, print the table, write it with OUT/report.html and OUT/figure.png; returns the code of the first run that stops."""
     suite = build(Suite, [read_yaml(cfg.suite)])
     plans = {seed: dict(_plan(cfg, out / f"seed{seed}", seed)) for seed in cfg.seeds}  # every recipe is checked before anything runs
     RunFolder(out, cfg, resume=resume)

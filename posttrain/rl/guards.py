@@ -15,7 +15,7 @@ class GuardConfig:
     window: PositiveInt = 20
     first_drop: float = 0.10
     """Attempt 1 is being sabotaged if its training accuracy lies this far under that of the run's first window."""
-    answer_change: float = 0.02
+    answer_change: float = 0.10
     """Collapse to copying: fewer second attempts than this share change the answer."""
     clipped: float = 0.20
     """Too many attempts hit max_tokens: their missing end is graded as wrong."""

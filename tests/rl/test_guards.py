@@ -42,7 +42,7 @@ def test_each_fault_raises_its_own_alarm_and_no_other(late, name, says):
 
 @pytest.mark.parametrize(
     "late",
-    [{"acc_t1": 0.46}, {"answer_change": 0.03}, {"clip_t1": 0.19}, {"gap_t1": 0.04}, {"unscored": 0.01}, {"acc_t1": 0.9, "acc_t2": 0.2}],
+    [{"acc_t1": 0.46}, {"answer_change": 0.11}, {"clip_t1": 0.19}, {"gap_t1": 0.04}, {"unscored": 0.01}, {"acc_t1": 0.9, "acc_t2": 0.2}],
 )
 def test_what_stays_within_the_limits_raises_none(late):
     assert alarms(history(**late), CFG) == {}
