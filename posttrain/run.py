@@ -10,7 +10,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -45,24 +45,31 @@ class RunFolder:
     """One run's files. Creating it writes `config.yaml` and `provenance.json`.
 
     An existing run is only taken up with `resume`, and only by the same recipe: otherwise `ConfigError` says which keys differ.
+    Those in `free` (dotted) may: they change what a run costs and, but for rounding, not what it computes.
     """
 
-    def __init__(self, path: str | Path, cfg: Any, *, resume: bool = False) -> None:
+    def __init__(self, path: str | Path, cfg: Any, *, resume: bool = False, free: Collection[str] = ()) -> None:
         self.path = Path(path)
         text = config_module.dump(cfg)
         recorded = self.path / "config.yaml"
         if recorded.exists() and not resume:
             raise config_module.ConfigError(f"{self.path}: holds a run already; add --resume to go on with it, or name another --out")
-        if recorded.exists() and recorded.read_text() != text:
-            keys = ", ".join(_differing_keys(recorded.read_text(), text))
-            raise config_module.ConfigError(f"{self.path}: cannot resume, the recipe differs from the recorded one in: {keys}")
+        changed = recorded.exists() and recorded.read_text() != text
+        if changed and (keys := [key for key in _differing_keys(recorded.read_text(), text) if key not in free]):
+            raise config_module.ConfigError(f"{self.path}: cannot resume, the recipe differs from the recorded one in: {', '.join(keys)}")
         try:
             (self.path / "episodes").mkdir(parents=True, exist_ok=True)
             if not recorded.exists():
                 write_atomic(self.path / "provenance.json", json.dumps(provenance(), indent=1) + "\n")
+            if changed or not recorded.exists():
                 write_atomic(recorded, text)
         except OSError as error:
             raise config_module.ConfigError(f"{self.path}: cannot write the run folder: {error.strerror}") from None
+
+    def abandon(self) -> None:
+        """Let another recipe have the folder, if this run took no step: its start failed, and the recipe may be what was wrong."""
+        if not self.metrics_path.exists():
+            (self.path / "config.yaml").unlink(missing_ok=True)
 
     @property
     def metrics_path(self) -> Path:

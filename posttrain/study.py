@@ -16,7 +16,7 @@ from posttrain.evaluation import report
 from posttrain.evaluation.entries import Entry, load_entry
 from posttrain.evaluation.metrics import Summary
 from posttrain.evaluation.run import Suite, evaluate_model
-from posttrain.run import RunFolder
+from posttrain.run import RunFolder, write_atomic
 
 TRAINERS = {"score": "posttrain.rl.score", "sft": "posttrain.sft.train"}
 
@@ -64,7 +64,7 @@ class Config:
 
 
 def main(cfg: Config, out: Path, resume: bool) -> int:
-    """Run everything, print the table, write OUT/report.html and OUT/figure.png; returns the exit code of the first run that stops."""
+    """Run everything, print the table, write it with OUT/report.html and OUT/figure.png; returns the code of the first run that stops."""
     suite = build(Suite, [read_yaml(cfg.suite)])
     plans = {seed: dict(_plan(cfg, out / f"seed{seed}", seed)) for seed in cfg.seeds}  # every recipe is checked before anything runs
     RunFolder(out, cfg, resume=resume)
@@ -77,7 +77,9 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
             if label := cfg.runs[name].label:
                 summary = evaluate_model(suite, f"{label}, {cfg.suite.stem}", str(folder / "model"), folder / "eval" / cfg.suite.stem)
                 rows.append((seed, label, summary))
-    print(_table(rows, several=len(cfg.seeds) > 1))
+    table = _table(rows, several=len(cfg.seeds) > 1)
+    print(table)
+    write_atomic(out / "table.txt", table + "\n")
     entries = [_entry(cfg, out / f"seed{cfg.seeds[0]}", name) for name, run in cfg.runs.items() if run.label]
     report.write_report(out / "report.html", cfg.title, entries, notes=cfg.notes)
     report.write_figure(out / "figure.png", entries)

@@ -135,7 +135,7 @@ class Task:
 
 
 class Engine(Protocol):
-    """Something that continues token ids. Row i of the result depends on row i of the input and on `seeds[i]` alone, however rows are batched."""
+    """Something that continues token ids. Row i of the result depends on prompt i and `seeds[i]` alone, however rows are batched."""
 
     def generate(self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]: ...
 

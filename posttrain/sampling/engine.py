@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
-from posttrain.config import config
+from posttrain.config import ConfigError, config
 from posttrain.types import Engine, EngineError
 
 if TYPE_CHECKING:
@@ -74,10 +74,10 @@ def open_engine(
     dtype: str,
     model: "nn.Module | None" = None,
 ) -> Engine:
-    """The engine that `cfg` describes, for `model_folder` (or a hub id), sampling in `dtype` ("float32", "bfloat16").
+    """The engine that `cfg` describes, for `model_folder` (or a hub id), in `dtype` ("float32", "bfloat16", "float16", or "auto": its own).
 
     `model` is the policy, where there is one: kind hf samples from that very module, the others are checked against its vocabulary.
-    Raises `EngineError` if the engine cannot start or if the vocabularies of tokenizer, policy and engine do not fit together.
+    Raises `EngineError` if the engine cannot start, `ConfigError` if the vocabularies of tokenizer, policy and engine do not fit.
     """
     tokenizer = _fitting_tokenizer(model_folder, model)
     if isinstance(cfg, HFEngineConfig):
@@ -90,7 +90,7 @@ def open_engine(
         return VLLMEngine(
             model_folder,
             eos_ids,
-            dtype=dtype,
+            dtype=_own_dtype(model_folder) if dtype == "auto" else dtype,
             max_model_len=cfg.max_model_len,
             gpu_memory_utilization=cfg.gpu_memory_utilization,
             kv_cache_gib=cfg.kv_cache_gib,
@@ -129,6 +129,14 @@ def _open_hf(
     return HFEngine(own, eos_ids, pad_id=pad_id, max_rows=cfg.max_rows)
 
 
+def _own_dtype(model_folder: str) -> str:
+    """What the folder's weights are kept in. vLLM's own "auto" is something else: it makes float16 or bfloat16 of float32 weights."""
+    from transformers import AutoConfig
+
+    kept = AutoConfig.from_pretrained(model_folder).get_text_config().dtype
+    return "auto" if kept is None else str(kept).removeprefix("torch.")
+
+
 def _fitting_tokenizer(model_folder: str, model: "nn.Module | None") -> "PreTrainedTokenizerBase":
     """The folder's tokenizer, known to fit the folder's model and the policy: each of its ids has an embedding in both."""
     from transformers import AutoConfig, AutoTokenizer
@@ -137,14 +145,14 @@ def _fitting_tokenizer(model_folder: str, model: "nn.Module | None") -> "PreTrai
         num_ids = AutoConfig.from_pretrained(model_folder).get_text_config().vocab_size
         tokenizer = AutoTokenizer.from_pretrained(model_folder)
     except (OSError, ValueError) as error:
-        raise EngineError(f"{model_folder}: not a model folder or hub id with config and tokenizer: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{model_folder}: not a model folder or hub id with config and tokenizer: {str(error).splitlines()[0]}") from None
     if len(tokenizer) > num_ids:
-        raise EngineError(
+        raise ConfigError(
             f"{model_folder}: the tokenizer has {len(tokenizer)} ids but the model only {num_ids}; is it another model's tokenizer?"
         )
     policy_ids = num_ids if model is None else model.config.get_text_config().vocab_size
     if policy_ids != num_ids:
-        raise EngineError(
+        raise ConfigError(
             f"{model_folder}: the engine's model has {num_ids} ids, the policy {policy_ids}; both must come from the same folder"
         )
     return tokenizer

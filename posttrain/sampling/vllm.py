@@ -162,7 +162,7 @@ class VLLMEngine:
                 f"vllm: no answer within {timeout_s:g} s; the engine may be stuck. Raise engine.timeout_s if it is slow"
             ) from None
         except Exception as error:
-            self._died = f"{type(error).__name__}: {error}"
+            self._died = " ".join(f"{type(error).__name__}: {error}".split())
             raise error if isinstance(error, EngineError) else EngineError(f"vllm: {self._died}") from error
 
 

@@ -4,12 +4,14 @@ Sequences are made from the same token ids that a rollout would make (`prompting
 exactly what it read in training.
 """
 
+import itertools
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import Field
+from tqdm import tqdm
 
 from posttrain.config import ConfigError, config
 from posttrain.prompting.chat import ChatFormat, chat_format, eos_ids_of
@@ -73,15 +75,16 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
         return 0
     folder.forget_after(-1)
     demos = sums.demonstrations(cfg.task, cfg.slips, random.Random(seed_for(cfg.seed, "demonstrations")))
-    pool = [next(demos) for _ in range(cfg.demonstrations)]
     model, tokenizer = _open(cfg)
     chat = chat_format(tokenizer, eos_ids_of(tokenizer))
-    _fit(model, tokenizer, list(sequences(pool, chat, sums.make(cfg.task))), cfg, folder)
+    made = sequences(itertools.islice(demos, cfg.demonstrations), chat, sums.make(cfg.task))
+    rows = list(tqdm(made, total=cfg.demonstrations, desc=f"{folder.path.name}: demonstrations", dynamic_ncols=True))
+    _fit(model, tokenizer, rows, cfg, folder)
     _save(model, tokenizer, out / "model")
     return 0
 
 
-def sequences(pool: list[Demonstration], chat: ChatFormat, task: Task) -> Iterator[dict[str, list[int]]]:
+def sequences(pool: Iterable[Demonstration], chat: ChatFormat, task: Task) -> Iterator[dict[str, list[int]]]:
     """Each demonstration as `input_ids` and `labels`; only the attempts' tokens, end-of-turn ids included, carry loss."""
     eos = chat.eos_ids[:1]
     for demo in pool:
@@ -156,7 +159,6 @@ def _fit(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: l
 
 def _progress(steps: int, folder: RunFolder) -> "TrainerCallback":
     """A bar with the time left, and the loss in metrics.jsonl, in place of the trainer's own printing."""
-    from tqdm import tqdm
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):

@@ -21,6 +21,7 @@ from posttrain.prompting import revise
 from posttrain.types import DataError, FinalAnswer, Message, Problem, Task, Verdict
 
 BUCKETS = {"test": range(0, 8), "validation": range(8, 12), "train": range(12, 64)}  # of 64
+REJECTED = 20_000  # draws in a row that are of another split or have several answers, before giving up
 COUNT = {2: "two", 3: "three"}
 NAMES = {2: "x + y", 3: "x + y + z"}
 IN_WORDS = "Which {count} of {numbers} add up to {target}?"
@@ -70,11 +71,16 @@ def load(cfg: SumsTask, split: str) -> list[Problem]:
         raise DataError(f"sums: no split {split!r}; expected one of {', '.join(sizes)}")
     stream = generate(cfg, split, random.Random(f"{cfg.data_seed}/{split}"))
     found: dict[str, Problem] = {}
-    for puzzle in itertools.islice(stream, 50 * sizes[split] + 1000):
-        found.setdefault(puzzle.problem.id, puzzle.problem)
-        if len(found) == sizes[split]:
-            return list(found.values())
-    raise DataError(f"sums: only {len(found)} different problems of {sizes[split]} asked for in {split}; raise largest or numbers")
+    repeats = 0
+    while len(found) < sizes[split] and repeats < 1000 + 5 * len(found):
+        problem = next(stream).problem
+        repeats = repeats + 1 if problem.id in found else 0
+        found.setdefault(problem.id, problem)
+    if len(found) == sizes[split]:
+        return list(found.values())
+    raise DataError(
+        f"sums: only {len(found)} different problems of {sizes[split]} asked for in {split}; raise largest or lower the split's size"
+    )
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -87,8 +93,10 @@ class Puzzle:
 
 
 def generate(cfg: SumsTask, split: str, rng: random.Random) -> Iterator[Puzzle]:
-    """Endless puzzles of one split; repeats are possible."""
-    while True:
+    """Endless puzzles of one split; repeats are possible. Raises `DataError` where there seem to be none."""
+    rejected = 0
+    while rejected < REJECTED:
+        rejected += 1
         numbers = rng.sample(range(1, cfg.largest + 1), cfg.numbers)
         answer = tuple(sorted(rng.sample(numbers, cfg.pick)))
         target = sum(answer)
@@ -98,6 +106,7 @@ def generate(cfg: SumsTask, split: str, rng: random.Random) -> Iterator[Puzzle]:
             continue
         if sum(sum(choice) == target for choice in itertools.combinations(numbers, cfg.pick)) != 1:
             continue  # another choice would be right as well
+        rejected = 0
         form = IN_WORDS if rng.random() < 0.5 else IN_SYMBOLS
         listed = " ".join(map(str, numbers))
         problem = Problem(
@@ -108,6 +117,7 @@ def generate(cfg: SumsTask, split: str, rng: random.Random) -> Iterator[Puzzle]:
             subject="words" if form is IN_WORDS else "symbols",
         )
         yield Puzzle(problem=problem, numbers=tuple(numbers), answer=answer)
+    raise DataError(f"sums: no problem of {split} with one answer in {REJECTED:,} draws; raise largest or lower numbers")
 
 
 def written(choice: Sequence[int]) -> str:
@@ -161,10 +171,8 @@ def demonstrations(cfg: SumsTask, slips: Slips, rng: random.Random) -> Iterator[
     for puzzle in generate(cfg, "train", rng):
         first = _slip(puzzle, slips, rng) if rng.random() < slips.first else puzzle.answer
         draw = rng.random()
-        if draw < slips.copy:
-            second = first
-        else:
-            second = puzzle.answer if draw < slips.copy + slips.correct else _slip(puzzle, slips, rng)
+        again = puzzle.answer if slips.copy <= draw < slips.copy + slips.correct else None
+        second = first if draw < slips.copy else again or _slip(puzzle, slips, rng)
         yield Demonstration(problem=puzzle.problem, attempts=(written(first), written(second)))
 
 

@@ -13,9 +13,7 @@ ASKED = [Message(role="user", content="What is the sum of twelve and 35?")]
 ATTEMPT = "We have 3x = 15, so x = 5. The final answer is \\boxed{5}."
 AGAIN = revise.MATH
 END = {"qwen2": "<|im_end|>", "llama": "<|eot_id|>", "gemma": "<end_of_turn>"}
-STRIPS_REASONING = IM_START_TEMPLATE.replace(
-    "m['content']", "m['content'].split('</think>')[-1] if m['role'] == 'assistant' else m['content']"
-)
+STRIPS_REASONING = IM_START_TEMPLATE.replace("m['content']", "m['content'].split('</think>')[-1]")
 
 
 @pytest.fixture(scope="module")
@@ -62,8 +60,8 @@ def test_a_third_prompt_goes_on_from_the_second(form_of, family):
 @pytest.mark.parametrize("family", FAMILIES)
 def test_tokens_that_no_text_would_give_are_kept_as_they_were_sampled(form_of, family):
     form = form_of(family)
-    letters = tuple(i for char in "answer" for i in form.encode(char))
-    assert letters != form.encode("answer")
+    letters = tuple(i for char in " answer" for i in form.encode(char))
+    assert letters != form.encode(" answer")
     first = form.ask(ASKED)
     second = form.revise(first, letters, AGAIN)
     assert second[: len(first) + len(letters)] == (*first, *letters)
@@ -119,14 +117,13 @@ def test_the_prompt_is_the_template_s_own_with_one_start_of_text(form_of, family
 
 
 def test_every_id_that_ends_a_turn_is_found_in_tokenizer_and_generation_config(tiny_folder, tmp_path):
-    tokenizer = {family: AutoTokenizer.from_pretrained(tiny_folder(family)) for family in FAMILIES}
-    names = {
-        family: tokenizer[family].convert_ids_to_tokens(list(eos_ids_of(tokenizer[family], tiny_folder(family)))) for family in FAMILIES
-    }
-    assert names == {"qwen2": ["<|im_end|>", "<|endoftext|>"], "llama": ["<|eot_id|>"], "gemma": ["<eos>", "<end_of_turn>"]}
-    assert eos_ids_of(tokenizer["gemma"]) == (tokenizer["gemma"].eos_token_id,)
-    tokenizer["gemma"].save_pretrained(tmp_path)  # a folder without generation_config.json
-    assert eos_ids_of(tokenizer["gemma"], tmp_path) == (tokenizer["gemma"].eos_token_id,)
+    names = {"qwen2": ["<|im_end|>", "<|endoftext|>"], "llama": ["<|eot_id|>"], "gemma": ["<eos>", "<end_of_turn>"]}
+    for family in FAMILIES:
+        tokenizer = AutoTokenizer.from_pretrained(tiny_folder(family))
+        assert tokenizer.convert_ids_to_tokens(list(eos_ids_of(tokenizer, tiny_folder(family)))) == names[family]
+        assert eos_ids_of(tokenizer) == (tokenizer.eos_token_id,)
+    tokenizer.save_pretrained(tmp_path)  # a folder without generation_config.json
+    assert eos_ids_of(tokenizer, tmp_path) == (tokenizer.eos_token_id,)
 
 
 @pytest.mark.parametrize(
@@ -134,7 +131,7 @@ def test_every_id_that_ends_a_turn_is_found_in_tokenizer_and_generation_config(t
     [
         (None, "the tokenizer has no chat template; add chat_template.jinja to the model folder"),
         (STRIPS_REASONING, "the chat template rewrites earlier reasoning"),
-        (HEADER_TEMPLATE.replace("m['content'] | trim", "m['content'] | upper"), "rewrites earlier answers"),
+        (HEADER_TEMPLATE.replace("m['content'] | trim", "m['content'] | lower"), "rewrites earlier answers"),
         (IM_START_TEMPLATE.replace("in messages", "in messages[-1:]"), "rewrites earlier answers"),
         (IM_START_TEMPLATE.replace("<|im_start|>assistant\n", "<|im_start|>assistant\n<think>\n"), "rewrites earlier answers"),
         ("{{ raise_exception('no roles but user') }}", "the chat template fails: no roles but user"),

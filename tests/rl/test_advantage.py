@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from posttrain.rl.advantage import informative_rows, leave_one_out, zero_variance_share
+from posttrain.rl.advantage import informative_rows, leave_one_out, leave_one_out_by_outcome, zero_variance_share
 
 
 def slow_leave_one_out(rewards: list[list[float]], group: int, scored: list[bool]) -> list[list[float]]:
@@ -49,3 +49,18 @@ def test_the_share_of_groups_with_equal_rewards_is_told_per_attempt():
 def test_groups_that_do_not_fill_the_batch_are_refused(group):
     with pytest.raises(ValueError, match="leave-one-out needs groups"):
         leave_one_out(torch.zeros(4, 2), group, torch.ones(4, dtype=torch.bool))
+
+
+def test_an_outcome_baseline_compares_second_attempts_that_follow_the_same_outcome():
+    reward_BK = torch.tensor([[1.0, 1.0], [1.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]])
+    advantage_BK = leave_one_out_by_outcome(reward_BK, reward_BK, 5, torch.ones(5, dtype=torch.bool))
+    assert advantage_BK[:, 1].tolist() == [1, -1, 1, -0.5, -0.5]
+    torch.testing.assert_close(advantage_BK[:, 0], leave_one_out(reward_BK, 5, torch.ones(5, dtype=torch.bool))[:, 0])
+
+
+def test_a_sample_alone_with_its_outcome_or_unscored_falls_back_or_moves_nothing():
+    reward_BK = torch.tensor([[1.0, 1.0], [0.0, 0.0], [0.0, 1.0]])
+    alone = leave_one_out_by_outcome(reward_BK, reward_BK, 3, torch.ones(3, dtype=torch.bool))[:, 1]
+    assert alone.tolist() == [0.5, -1, 1]
+    unscored = leave_one_out_by_outcome(reward_BK, reward_BK, 3, torch.tensor([True, True, False]))[:, 1]
+    assert unscored.tolist() == [1, -1, 0]

@@ -22,7 +22,7 @@ def test_a_recipe_names_an_engine_by_its_kind():
     assert build(Recipe, [("r", {"engine": {"kind": "vllm", "max_model_len": 512}})]).engine == VLLMEngineConfig(max_model_len=512)
     with pytest.raises(ConfigError, match=r"r: engine\.max_rowz: unknown key; did you mean 'max_rows'"):
         build(Recipe, [("r", {"engine": {"kind": "hf", "max_rowz": 1}})])
-    with pytest.raises(ConfigError, match=r"gpu_memory_utilization: .*less than or equal to 1, found 2"):
+    with pytest.raises(ConfigError, match=r"gpu_memory_utilization: found 2, expected a number less than or equal to 1"):
         build(Recipe, [("r", {"engine": {"kind": "vllm", "gpu_memory_utilization": 2}})])
 
 
@@ -49,18 +49,18 @@ def test_hf_without_a_policy_loads_the_folder(tiny_llama):
 def test_a_tokenizer_with_more_ids_than_the_model_is_refused_at_the_start(tiny_qwen2, tmp_path):
     make_tiny_model(tmp_path / "mixed", "qwen2", vocab=300)
     shutil.copy(tiny_qwen2 / "tokenizer.json", tmp_path / "mixed")
-    with pytest.raises(EngineError, match="the tokenizer has 384 ids but the model only 300"):
+    with pytest.raises(ConfigError, match="the tokenizer has 384 ids but the model only 300"):
         open_engine(VLLMEngineConfig(), str(tmp_path / "mixed"), eos_ids=[0], pad_id=0, dtype="float32")
 
 
 def test_a_policy_with_another_vocabulary_than_the_engine_is_refused_at_the_start(tiny_qwen2, tmp_path):
     policy = load(make_tiny_model(tmp_path, "qwen2", vocab=300))
-    with pytest.raises(EngineError, match="the engine's model has 384 ids, the policy 300"):
+    with pytest.raises(ConfigError, match="the engine's model has 384 ids, the policy 300"):
         open_engine(VLLMEngineConfig(), str(tiny_qwen2), eos_ids=[0], pad_id=0, dtype="float32", model=policy)
 
 
 def test_what_cannot_be_opened_says_so_in_one_line(tiny_qwen2, tmp_path):
-    with pytest.raises(EngineError, match="not a model folder or hub id"):
+    with pytest.raises(ConfigError, match="not a model folder or hub id"):
         open_engine(HFEngineConfig(), str(tmp_path / "none"), eos_ids=[0], pad_id=0, dtype="float32")
     no_key = ServerEngineConfig(url="http://127.0.0.1:1/v1", model="m", api_key_env="NO_SUCH_KEY")
     with pytest.raises(EngineError, match=r"engine\.api_key_env names NO_SUCH_KEY, but that environment variable is not set"):
