@@ -127,7 +127,7 @@ def written(choice: Sequence[int]) -> str:
 def final_sum(text: str) -> str | None:
     """The last boxed sum, smallest number first, as "2+3+11"; None where there is none."""
     found = BOXED.findall(text)
-    return "+".join(map(str, sorted(map(int, found[-1].split("+"))))) if found else None
+    return "+".join(map(str, sorted(map(int, re.findall(r"\d+", found[-1]))))) if found else None
 
 
 def grade(problem: Problem, text: str) -> Verdict:

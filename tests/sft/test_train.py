@@ -66,7 +66,7 @@ def runs_of(ids: list[int], labels: list[int]) -> list[tuple[bool, list[int]]]:
 
 
 def test_only_the_attempts_and_their_end_tokens_carry_loss(chat, demos):
-    for demo, row in zip(demos, sequences(demos, chat), strict=True):
+    for demo, row in zip(demos, sequences(demos, chat, sums.make(TASK)), strict=True):
         found = [(carries, chat.tokenizer.decode(ids)) for carries, ids in runs_of(row["input_ids"], row["labels"])]
         assert found == [
             (False, f"<|user|>{demo.problem.question}<|end|><|assistant|>"),
@@ -78,7 +78,7 @@ def test_only_the_attempts_and_their_end_tokens_carry_loss(chat, demos):
 
 def test_training_reads_the_very_ids_that_a_rollout_makes(chat, demos):
     task = sums.make(TASK)
-    for demo, row in zip(demos, sequences(demos, chat), strict=True):
+    for demo, row in zip(demos, sequences(demos, chat, sums.make(TASK)), strict=True):
         written = iter([(*chat.encode(text), chat.eos_ids[0]) for text in demo.attempts])
         engine = ScriptedEngine(lambda prompt, seed, written=written: next(written))
         episodes = self_correct([demo.problem], task, engine, chat, Rollout(sampling=Sampling(max_tokens=20)))
