@@ -44,7 +44,8 @@ def load_entry(name: str, folders: Sequence[Path], suite: str | None = None) -> 
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such run folder")
-    stages = [Stage(name=folder.name, metrics=list(read_jsonl(folder / "metrics.jsonl"))) for folder in folders if _trained(folder)]
+    logs = [Stage(name=folder.name, metrics=list(read_jsonl(folder / "metrics.jsonl"))) for folder in folders if _trained(folder)]
+    stages = [log for log in logs if any("train/acc_t1" in row for row in log.metrics)]  # supervised training makes no attempts
     evaluation = find_evaluation(folders[-1], suite)
     episodes = list(read_episodes(evaluation / "episodes.jsonl"))
     if not episodes:
