@@ -108,7 +108,7 @@ def test_a_dry_run_prints_the_resolved_recipe_wherever_the_words_stand(words, ca
 
 def test_recipe_files_may_stand_on_both_sides_of_a_flag_and_merge_in_order(capsys, tmp_path):
     (tmp_path / "overlay.yaml").write_text("steps: 3\n")
-    assert call("train", RECIPE, "--seed", "4", str(tmp_path / "overlay.yaml"), "--dry-run") == 0
+    assert call("train", RECIPE, "--seed", "4", "--out", "x", str(tmp_path / "overlay.yaml"), "--dry-run") == 0
     printed = capsys.readouterr().out
     assert "steps: 3\n" in printed
     assert "seed: 4\n" in printed

@@ -1,6 +1,7 @@
 """The second prompt is the first one's tokens and what was sampled, gone on with, in three families of templates."""
 
 import pytest
+from tokenizers import processors
 from transformers import AutoTokenizer
 
 from posttrain.prompting import revise
@@ -114,6 +115,17 @@ def test_the_prompt_is_the_template_s_own_with_one_start_of_text(form_of, family
     assert form.ask(ASKED) == tuple(own)
     if form.tokenizer.bos_token_id is not None:
         assert form.ask(ASKED).count(form.tokenizer.bos_token_id) == 1
+
+
+def test_a_tokenizer_that_begins_every_text_with_a_start_of_its_own_adds_none_to_the_template_s(form_of, tiny_llama):
+    tokenizer = AutoTokenizer.from_pretrained(tiny_llama)
+    bos = tokenizer.bos_token
+    begins = processors.TemplateProcessing(single=f"{bos} $A", special_tokens=[(bos, tokenizer.bos_token_id)])
+    tokenizer.backend_tokenizer.post_processor = begins
+    assert tokenizer("x")["input_ids"][0] == tokenizer.bos_token_id
+    form = chat_format(tokenizer, eos_ids_of(tokenizer))
+    assert form.revise(form.ask(ASKED), (5,), AGAIN) == form_of("llama").revise(form_of("llama").ask(ASKED), (5,), AGAIN)
+    assert form.ask(ASKED).count(tokenizer.bos_token_id) == 1
 
 
 def test_every_id_that_ends_a_turn_is_found_in_tokenizer_and_generation_config(tiny_folder, tmp_path):
