@@ -5,7 +5,7 @@ from typing import Any
 
 from posttrain.config import build
 
-TASK = {"kind": "sums", "numbers": 4, "largest": 6, "train_size": 30, "validation_size": 2}
+TASK = {"kind": "sums", "pick": 2, "numbers": 4, "largest": 6, "train_size": 30, "validation_size": 2}
 
 
 def make_sums_base(folder: Path, *, steps: int = 300) -> Path:

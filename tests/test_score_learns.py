@@ -17,7 +17,7 @@ STAGE_ONE = {
     "problems_per_step": 16,
     "samples": 8,
     "weight": [0, 1],
-    "kl": {"coef": [0.5, 0.01]},
+    "kl": {"coef": [1.0, 0.01]},
     "sampling": {"max_tokens": 10},
     "optim": {"lr": 2e-3, "warmup_steps": 5},
     "micro_batch": 128,
@@ -43,8 +43,7 @@ def test_stage_one_raises_the_paid_second_attempt_while_the_first_stays_put(sums
     for step in range(1, cfg.steps + 1):
         score_step(learner, draw_problems(task.load("train"), cfg.problems_per_step, step, cfg.seed), step)
     first, second = accuracies(learner)
-    print(f"attempt 1: {first_before:.1%} -> {first:.1%}; attempt 2: {second_before:.1%} -> {second:.1%}")
-    assert second_before < first_before  # the base spoils its answers, as base models do
-    assert second > second_before + 0.15
-    assert abs(first - first_before) < 0.07
-    assert second > first + 0.05
+    told = f"attempt 1: {first_before:.1%} -> {first:.1%}; attempt 2: {second_before:.1%} -> {second:.1%}"
+    assert second > second_before + 0.12, told  # 600 episodes: a standard error of 0.02
+    assert abs(first - first_before) < 0.06, told
+    assert second > first + 0.05, told

@@ -109,9 +109,7 @@ def tidy(run: Path, cfg: CheckpointConfig) -> None:
     kept = {c.path for c in [*checkpoints[-cfg.keep :], best(checkpoints)]}
     for path in (run / "checkpoints").iterdir():
         if path not in kept and (STEP.fullmatch(path.name) or UNFINISHED.fullmatch(path.name)):
-            (path / "state.json").unlink(
-                missing_ok=True
-            )  # first: half a checkpoint, should we be killed here, must not pass for a whole one
+            (path / "state.json").unlink(missing_ok=True)  # first, so that half a checkpoint cannot pass for a whole one after a kill
             shutil.rmtree(path)
 
 

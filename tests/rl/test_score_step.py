@@ -13,6 +13,7 @@ from tests.rl.learners import PROBLEMS, config_for, even_length, even_task, meas
 STAGES = {
     "stage one": {"weight": [0, 1], "kl": {"coef": [0.5, 0.01]}},
     "stage two": {"weight": [1, 1], "bonus": 10, "kl": {"coef": [0.1, 0.1]}},
+    "baseline by outcome": {"weight": [1, 1], "bonus": 10, "baseline": "problem_and_outcome"},
     "kl in the loss": {"weight": [1, 1], "kl": {"coef": [0.1, 0.1], "estimator": "k2_in_loss"}, "importance_cap": 2.0},
 }
 

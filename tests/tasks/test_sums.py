@@ -91,6 +91,7 @@ PROBLEM = Problem(id="p", question="Which three of 4 11 9 12 3 7 2 add up to 16?
         ("\\boxed{ 2 + 3 + 11 }", "correct"),
         ("\\boxed{11+3+2}", "correct"),
         ("It is \\boxed{3 +11+ 2}.", "correct"),
+        ("\\boxed{2 +\x1e3 + 11}", "correct"),  # a space to a pattern, but not to int()
         ("\\boxed{ 2 + 7 + 9 } no, \\boxed{ 2 + 3 + 11 }", "correct"),
         ("\\boxed{ 2 + 3 + 11 } no, \\boxed{ 2 + 7 + 9 }", "wrong"),
         ("\\boxed{ 5 + 11 }", "wrong"),
