@@ -97,16 +97,16 @@ def _entry(cfg: Config, seed_folder: Path, name: str) -> Entry:
 
 def _table(rows: Sequence[tuple[int, str, Summary]], several: bool) -> str:
     """One line per model and seed, in percent, then the paper's rows, marked as another model and task."""
-    head = f"{'':<28}{'t1':>7}{'t2':>7}{'Delta':>8}  {'95% interval':<15}{'i->c':>6}{'c->i':>6}{'changed':>9}{'p':>9}"
+    head = f"{'':<32}{'t1':>7}{'t2':>7}{'Delta':>8}  {'95% interval':<15}{'i->c':>6}{'c->i':>6}{'changed':>9}{'p':>9}"
     lines = [head]
     for seed, label, s in rows:
         name = f"{label} (seed {seed})" if several else label
         interval = f"[{100 * s.delta.low:+.1f}, {100 * s.delta.high:+.1f}]"
         figures = f"{100 * s.acc[0].value:7.1f}{100 * s.acc[1].value:7.1f}{100 * s.delta.value:+8.1f}  {interval:<15}"
         rates = f"{100 * s.fixed.value:6.1f}{100 * s.broken.value:6.1f}{100 * s.answer_change.value:9.1f}{report.p_text(s.p_value):>9}"
-        lines.append(f"{name:<28}{figures}{rates}")
+        lines.append(f"{name:<32}{figures}{rates}")
     lines.append(f"\n{report.PAPER_TITLE}:")
-    lines += [f"{r.name:<28}{r.t1:7.1f}{r.t2:7.1f}{r.delta:+8.1f}  {'':<15}{r.fixed:6.1f}{r.broken:6.1f}" for r in report.PAPER_ROWS]
+    lines += [f"{r.name:<32}{r.t1:7.1f}{r.t2:7.1f}{r.delta:+8.1f}  {'':<15}{r.fixed:6.1f}{r.broken:6.1f}" for r in report.PAPER_ROWS]
     return "\n".join(lines)
 
 
