@@ -86,6 +86,6 @@ def _hub_rows(source: str) -> list[Row]:
     except (OSError, ValueError, RuntimeError) as error:  # not found, no network, no such config or split
         said = " ".join(str(error).split())[:300]
         raise DataError(
-            f"{source}: cannot be loaded from the hub, name a local .jsonl file instead? {type(error).__name__}: {said}"
+            f"{source}: cannot be loaded from the hub: {type(error).__name__}: {said}; name a local .jsonl file instead?"
         ) from None
     return [Row(where=f"{source} row {number}", fields=fields) for number, fields in enumerate(data, 1)]
