@@ -50,7 +50,7 @@ class Config:
     seeds: tuple[int, ...] = (0,)
     """Each seed runs everything, the base model included."""
     overrides: dict[str, Any] = Field(default_factory=dict)
-    """Keys that replace those of every recipe, by dotted path, e.g. {steps: 2} for a quick look."""
+    """Keys that replace those of every recipe, nested as in a recipe, e.g. {steps: 20} for a quick look."""
     notes: tuple[str, ...] = ()
     """Sentences for the page: what was done, and what it cannot show."""
 

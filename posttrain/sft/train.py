@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 from tqdm import tqdm
 
 from posttrain.config import ConfigError, config
@@ -57,10 +57,10 @@ class Config:
     model: Annotated[NewModel | LoadedModel, Field(discriminator="kind")]
     task: SumsTask
     slips: Slips = Slips()
-    demonstrations: int = 100_000
+    demonstrations: PositiveInt = 100_000
     """How many demonstrations there are; training goes through them as often as `steps` asks."""
-    steps: int
-    batch: int = 128
+    steps: PositiveInt
+    batch: PositiveInt = 128
     """Demonstrations per update."""
     lr: float = 2e-3
     """Peak learning rate of AdamW, after `warmup_steps` of linear warm-up and then along a cosine to 0."""
