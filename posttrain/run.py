@@ -85,8 +85,12 @@ class RunFolder:
         return list(read_jsonl(self.metrics_path)) if self.metrics_path.exists() else []
 
     def forget_after(self, step: int) -> None:
-        """Drop metrics and episodes of later steps: after a crash they are made again, exactly."""
+        """Drop metrics and episodes of later steps, which are made again, exactly, and files that a kill left half written."""
         try:
+            for folder in (self.path, self.path / "episodes"):
+                for left in folder.glob(".*.tmp"):  # by a kill between writing and renaming
+                    if left.is_symlink() or left.is_file():
+                        left.unlink()
             if self.metrics_path.exists():
                 kept = [row for row in read_jsonl(self.metrics_path) if row["step"] <= step]
                 write_atomic(self.metrics_path, "".join(json.dumps(row) + "\n" for row in kept))

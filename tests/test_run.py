@@ -179,6 +179,14 @@ def test_later_steps_are_forgotten_with_their_episodes_and_earlier_ones_kept_bit
     assert sorted(path.name for path in (tmp_path / "episodes").iterdir()) == [f"step_00000{step}.jsonl" for step in range(3)]
 
 
+def test_what_a_kill_left_half_written_is_gone_when_the_run_is_taken_up(tmp_path):
+    folder = RunFolder(tmp_path, Recipe())
+    (tmp_path / "episodes" / ".step_000003.jsonl.99.tmp").write_text("half")
+    (tmp_path / ".model.99.tmp").symlink_to("checkpoints/step_000002")
+    folder.forget_after(2)
+    assert not list(tmp_path.rglob(".*.tmp"))
+
+
 def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     write_atomic(tmp_path / "f", "old é")
     assert (tmp_path / "f").read_bytes() == "old é".encode()
