@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 TokenIds: TypeAlias = tuple[int, ...]
-VerdictStatus: TypeAlias = Literal["correct", "wrong", "no_answer", "timeout", "crash", "unscored"]
+VerdictStatus: TypeAlias = Literal["correct", "wrong", "no_answer", "timeout", "limit", "crash", "gold_unparsable", "unscored"]
 VERDICT_STATUSES: tuple[VerdictStatus, ...] = get_args(VerdictStatus)
 
 
@@ -33,13 +33,17 @@ class UnitTests:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Problem:
-    """One question with its reference; `id` is unique within a data set, `level` and `subject` are for break-downs only."""
+    """One question with its reference; `id` is unique within a data set, `level` and `subject` are for break-downs only.
+
+    `solution` is a person's worked answer where the data set has one: shots are made from it, graders never see it.
+    """
 
     id: str
     question: str
     reference: FinalAnswer | UnitTests
     level: str = ""
     subject: str = ""
+    solution: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -67,20 +71,29 @@ class Completion:
     """Sampled tokens, the end-of-sequence id included when `finish` is "stop".
 
     `logprobs[i]` is the log-probability of `ids[i]` under the distribution it was drawn from (softmax of logits / temperature); under
-    greedy decoding, of the plain softmax. It is `()` where an engine cannot tell.
+    greedy decoding, of the plain softmax. It is `()` where an engine cannot tell. `num_cached` counts the prompt tokens whose keys and
+    values were not computed again, None where an engine cannot tell.
     """
 
     ids: TokenIds
     logprobs: tuple[float, ...]
     finish: Literal["stop", "length"]
+    num_cached: int | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Verdict:
-    """What a grader says of one answer. `unscored` is the grader's own failure, never the model's: it carries no reward."""
+    """What a grader says of one answer, by which rule, and as what it read both sides.
+
+    `unscored` is the grader's own failure and `gold_unparsable` the data's; neither is the model's, so they carry no reward. `timeout`
+    (CPU time, met twice) and `limit` (size, depth) are the answer's: who writes what cannot be checked has not answered.
+    """
 
     status: VerdictStatus
     why: str = ""
+    rule: str = ""
+    gold_form: str = ""
+    pred_form: str = ""
 
     @property
     def correct(self) -> bool:
@@ -88,7 +101,7 @@ class Verdict:
 
     @property
     def scored(self) -> bool:
-        return self.status != "unscored"
+        return self.status not in ("unscored", "gold_unparsable")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,6 +157,14 @@ class Engine(Protocol):
         ...
 
     def close(self) -> None: ...
+
+
+class Scorer(Protocol):
+    """An engine that also tells how likely given text is."""
+
+    def score(self, prompts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[tuple[float, ...]]:
+        """Row i: log p of each token of continuation i after prompt i and the tokens before it, at temperature 1."""
+        ...
 
 
 class EngineError(RuntimeError):

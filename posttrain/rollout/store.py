@@ -45,7 +45,7 @@ def from_row(row: dict[str, Any]) -> Episode:
     turns: list[Turn] = []
     for turn in row["turns"]:
         done = turn["completion"]
-        completion = Completion(ids=tuple(done["ids"]), logprobs=tuple(done["logprobs"]), finish=done["finish"])
+        completion = Completion(**{**done, "ids": tuple(done["ids"]), "logprobs": tuple(done["logprobs"])})
         before = (*turns[-1].prompt_ids, *turns[-1].completion.ids) if turns else ()
         verdict = Verdict(**turn["verdict"])
         prompt = (*before, *turn["prompt_ids"])
