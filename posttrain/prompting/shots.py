@@ -44,7 +44,8 @@ class InContextTask:
 
     name: str
     load: Callable[[str], list[Problem]]
-    """"pool" or "test" -> problems; a pool's `solution` is the answer as a person wrote it. Raises `DataError`."""
+    """"pool" or "test" -> problems; a pool's `solution` is the answer as a person wrote it. "few_shot" is the benchmark's own usual
+    prompt, where it has one. Raises `DataError`, also for a split that the task has not."""
     layout: Layout
     score: Callable[[Sequence[tuple[Problem, str]]], list[float | None]]
     """What each text is worth, from 0 to 1; None where the grader itself failed."""
