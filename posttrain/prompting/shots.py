@@ -1,6 +1,6 @@
 """Shots and how they are written: the records from which a many-shot prompt is made (arXiv 2404.11018)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
@@ -52,6 +52,12 @@ class InContextTask:
     metric: str = "accuracy"
     corpus: Callable[[Sequence[tuple[Problem, str]]], float] | None = None
     """The figure over all items together where the field reports one (chrF2++), in the metric's own unit."""
+    figures: Callable[[Sequence[tuple[Problem, str]]], dict[str, float]] | None = None
+    """Further figures over all items together, by name (the share of plans that are shortest)."""
+    choices: tuple[str, ...] = ()
+    """The answers there are, where the set is closed: an engine that scores gives each its probability, normalised over the set."""
+    weigh: Callable[[Sequence[tuple[Problem, Mapping[str, float]]]], dict[str, float]] | None = None
+    """Figures over all items from the probabilities of the choices, by name (best of four by P(yes))."""
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     """An answer ends before the first of these."""

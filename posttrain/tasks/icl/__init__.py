@@ -9,12 +9,30 @@ from typing import Annotated, TypeAlias, Union
 from pydantic import Field
 
 from posttrain.prompting.shots import InContextTask
-from posttrain.tasks.icl import math, sums
+from posttrain.tasks.icl import bbh, gpqa, logistics, math, sentiment, summaries, sums, translation, verifier
+from posttrain.tasks.icl.bbh import BbhInContext
+from posttrain.tasks.icl.gpqa import GpqaInContext
+from posttrain.tasks.icl.logistics import LogisticsInContext
 from posttrain.tasks.icl.math import Gsm8kTransfer, MathInContext
+from posttrain.tasks.icl.sentiment import SentimentInContext
+from posttrain.tasks.icl.summaries import SummariesInContext
 from posttrain.tasks.icl.sums import SumsInContext
+from posttrain.tasks.icl.translation import TranslationInContext
+from posttrain.tasks.icl.verifier import VerifierInContext
 
-InContextTaskConfig: TypeAlias = Annotated[Union[MathInContext, Gsm8kTransfer, SumsInContext], Field(discriminator="kind")]  # noqa: UP007
-ICL_MODULES = {MathInContext: math, Gsm8kTransfer: math, SumsInContext: sums}
+ICL_MODULES = {
+    MathInContext: math,
+    Gsm8kTransfer: math,
+    GpqaInContext: gpqa,
+    BbhInContext: bbh,
+    TranslationInContext: translation,
+    SummariesInContext: summaries,
+    SentimentInContext: sentiment,
+    VerifierInContext: verifier,
+    LogisticsInContext: logistics,
+    SumsInContext: sums,
+}
+InContextTaskConfig: TypeAlias = Annotated[Union[*ICL_MODULES], Field(discriminator="kind")]
 
 
 def make_icl_task(cfg: InContextTaskConfig) -> InContextTask:
