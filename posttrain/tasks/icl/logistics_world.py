@@ -208,11 +208,10 @@ def make_world(kinds: Mapping[str, str], cities: Mapping[str, str], start: State
 
 def _check(world: World, where: str) -> None:
     """Everything is somewhere, every location in a city, every goal a package's; raises `DataError`."""
-    vehicles = world.of("truck") + world.of("airplane")
-    fit = {vehicle: set(world.cities) for vehicle in world.of("truck")} | {
-        plane: set(world.of("airport")) for plane in world.of("airplane")
-    }
-    fit |= {package: set(world.cities) | set(vehicles) for package in world.of("package")}
+    on_ground, airports = set(world.cities), set(world.of("airport"))
+    trucks, airplanes = set(world.of("truck")), set(world.of("airplane"))
+    fit = dict.fromkeys(trucks, on_ground) | dict.fromkeys(airplanes, airports)
+    fit |= dict.fromkeys(world.of("package"), on_ground | trucks | airplanes)
     faults = [f"{place} is in no city" for place in world.of("location") if world.kinds.get(world.cities.get(place, "")) != "city"]
     faults += [f"{city} has no airport or several" for city in world.of("city") if _airports(world, city) != 1]
     faults += [f"{name} is nowhere" for name in fit if name not in world.start]

@@ -35,6 +35,21 @@ def test_a_verdict_that_is_neither_true_nor_false_is_an_error_with_its_line(tmp_
         icl_task("verifier", sources={"pool": str(tmp_path / "rows.jsonl")}).load("pool")
 
 
+def test_a_stored_evaluation_is_a_file_of_candidates(tmp_path):
+    rows = [
+        {"problem": {"question": "1+1?"}, "turns": [{"text": " 2 ", "verdict": {"status": "correct"}}, {"text": "3", "verdict": {}}]},
+        {"problem": {"question": "1+1?"}, "turns": [{"text": "3", "verdict": {"status": "no_answer"}}]},
+        {"problem": {"question": "1+1?"}, "turns": [{"text": "4", "verdict": {"status": "unscored"}}]},
+    ]
+    path = tmp_path / "episodes.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    pool = icl_task("verifier", sources={"pool": str(path)}).load("pool")
+    assert [(shot.question, shot.solution) for shot in pool] == [("1+1?\n\nSolution:\n2", "Yes"), ("1+1?\n\nSolution:\n3", "No")]
+    path.write_text(json.dumps({"problem": {"question": "1+1?"}, "turns": []}) + "\n")
+    with pytest.raises(DataError, match=r"episodes.jsonl:1: not an episode: IndexError"):
+        icl_task("verifier", sources={"pool": str(path)}).load("pool")
+
+
 def test_the_first_word_is_the_verdict():
     score = icl_task("verifier", sources=FILES).score
     assert score([(item("Yes"), text) for text in (" Yes\n", "yes.", "Yes, it is", "No", "Yesterday", "")]) == [1, 1, 1, 0, 0, 0]
