@@ -14,7 +14,8 @@ from posttrain.config import ConfigError, load
 from posttrain.evaluation.metrics import NothingScored
 from posttrain.prompting.chat import TemplateError
 from posttrain.rl.checkpoint import CheckpointError
-from posttrain.rl.score import Config, TrainingError
+from posttrain.rl.loop import TrainingError
+from posttrain.rl.recipe import Config
 from posttrain.types import DataError, EngineError
 
 ROOT = Path(__file__).parents[1]
