@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import TypeAlias
 
+from posttrain.prompting import revise
 from posttrain.prompting.chat import ChatFormat
 from posttrain.run import seed_for
 from posttrain.types import Completion, DataError, Engine, Episode, Problem, Sampling, Task, TokenIds, Turn
@@ -27,6 +28,8 @@ class Rollout:
     """First attempts to put before the model instead of its own; see `given_share`."""
     given_share: float = 0.0
     """The chance that an episode starts from a given first attempt; 1 needs one for every problem."""
+    self_refine: bool = False
+    """Ask for feedback on each attempt before the next one (Self-Refine, arXiv 2303.17651); the feedback is part of the next prompt."""
     seed: int = 0
     step: int = 0
 
@@ -52,10 +55,22 @@ def self_correct(problems: Sequence[Problem], task: Task, engine: Engine, chat: 
             )
             turns[i].append(found)
         if attempt + 1 < how.attempts:
-            prompts = [chat.revise(prompt, completion.ids, task.revise) for prompt, completion in zip(prompts, completions)]
+            seeds = [seed_for(how.seed, how.step, problem.id, sample, attempt, "feedback") for problem, sample in rows]
+            prompts = _next_prompts(engine, chat, task, list(zip(prompts, completions)), seeds, how)
     return [
         Episode(problem=problem, turns=tuple(turns[i]), sample=sample, policy_step=how.step) for i, (problem, sample) in enumerate(rows)
     ]
+
+
+def _next_prompts(
+    engine: Engine, chat: ChatFormat, task: Task, made: Sequence[tuple[TokenIds, Completion]], seeds: Sequence[int], how: Rollout
+) -> list[TokenIds]:
+    """What comes after each (prompt, attempt): the instruction to revise, or feedback of the model's own and the instruction to use it."""
+    if not how.self_refine:
+        return [chat.revise(prompt, attempt.ids, task.revise) for prompt, attempt in made]
+    asked = [chat.revise(prompt, attempt.ids, revise.FEEDBACK) for prompt, attempt in made]
+    feedback = engine.generate(asked, how.sampling, seeds)
+    return [chat.revise(prompt, said.ids, revise.REFINE) for prompt, said in zip(asked, feedback)]
 
 
 def first_attempts(episodes: Iterable[Episode]) -> dict[str, list[str]]:

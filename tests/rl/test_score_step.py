@@ -231,7 +231,7 @@ def test_an_adaptive_coefficient_follows_the_kl_and_enters_the_loss(tiny_qwen2, 
 @pytest.mark.parametrize(
     ("changes", "complaint"),
     [
-        ({"weight": [1], "kl": {"coef": [0.1]}, "bonus": 10}, "bonus, gamma and offline need a second"),
+        ({"weight": [1], "kl": {"coef": [0.1]}, "bonus": 10}, "bonus and gamma to 0 and offline to null"),
         ({"kl": {"coef": [0.1, 0.1], "target": [1.0]}}, "kl.target has 1 entries for 2 attempts"),
         ({"gamma": 1.5}, "gamma"),
         ({"offline": {"episodes": "x", "share": 0}}, "share"),

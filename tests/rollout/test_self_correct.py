@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from posttrain.prompting import revise
 from posttrain.prompting.chat import chat_format, eos_ids_of
 from posttrain.rollout.self_correct import Rollout, first_attempts, self_correct
 from posttrain.sampling.hf import HFEngine
@@ -197,3 +198,14 @@ def test_where_every_episode_needs_a_given_attempt_a_problem_without_one_is_name
 def test_first_attempts_of_stored_episodes_are_taken_once_each(chat):
     episodes, _ = rolled(chat, lambda prompt, seed: "always this")
     assert first_attempts(episodes) == {problem.id: ["always this"] for problem in PROBLEMS}
+
+
+def test_self_refine_asks_for_feedback_first_and_shows_it_to_the_next_attempt(chat):
+    episodes, engine = rolled(chat, self_refine=True)
+    assert [len(prompts) for prompts, _ in engine.calls] == [12, 12, 12]  # attempt, feedback, attempt
+    _, (feedback_prompts, feedback_seeds), (second_prompts, _) = engine.calls
+    for i, episode in enumerate(episodes):
+        first, second = episode.turns
+        feedback = chat.encode(f"seed {feedback_seeds[i] % 1000}")
+        assert feedback_prompts[i] == chat.revise(first.prompt_ids, first.completion.ids, revise.FEEDBACK)
+        assert second.prompt_ids == second_prompts[i] == chat.revise(feedback_prompts[i], (*feedback, chat.eos_ids[0]), revise.REFINE)
