@@ -18,7 +18,7 @@ from posttrain.evaluation.metrics import Summary
 from posttrain.evaluation.run import Suite, evaluate_model
 from posttrain.run import RunFolder, write_atomic
 
-TRAINERS = {"score": "posttrain.rl.score", "sft": "posttrain.sft.train"}
+TRAINERS = {"score": "posttrain.rl.score", "sft": "posttrain.sft.train", "self_training": "posttrain.sft.self_training"}
 
 
 @config

@@ -18,8 +18,8 @@ from posttrain.prompting.chat import ChatFormat
 from posttrain.rl import checkpoint
 from posttrain.rl.guards import alarms
 from posttrain.rl.policy import Policy
-from posttrain.rl.problems import draw_problems
 from posttrain.rl.recipe import Config
+from posttrain.rollout.problems import draw_problems
 from posttrain.rollout.self_correct import FirstAttempts
 from posttrain.rollout.store import write_episodes
 from posttrain.run import RunFolder
