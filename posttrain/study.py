@@ -20,7 +20,12 @@ from posttrain.evaluation.metrics import Summary
 from posttrain.evaluation.run import Suite, evaluate_model
 from posttrain.run import RunFolder, write_atomic
 
-TRAINERS = {"score": "posttrain.rl.score", "sft": "posttrain.sft.train", "self_training": "posttrain.sft.self_training"}
+TRAINERS = {
+    "score": "posttrain.rl.score",
+    "think_twice": "posttrain.rl.think_twice",
+    "sft": "posttrain.sft.train",
+    "self_training": "posttrain.sft.self_training",
+}
 
 
 @config

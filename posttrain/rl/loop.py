@@ -49,6 +49,8 @@ class Learner:
     chat: ChatFormat
     cfg: Config
     given: FirstAttempts = field(default_factory=lambda: MappingProxyType({}))
+    """First attempts to start training episodes from, in place of the policy's own, and the chance of each episode to do so."""
+    given_share: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -122,7 +122,7 @@ def sample(learner: Learner, problems: Sequence[Problem], *, samples: int, seed:
         samples=samples,
         shared_first=cfg.shared_first,
         given=learner.given,
-        given_share=cfg.offline.share if cfg.offline and step else 0.0,
+        given_share=learner.given_share if step else 0.0,
         seed=seed,
         step=step,
     )
@@ -164,7 +164,8 @@ def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
         folder.abandon()
         raise
     try:
-        learner = Learner(policy=policy, engine=engine, task=task, chat=chat, cfg=cfg, given=given)
+        share = cfg.offline.share if cfg.offline else 0.0
+        learner = Learner(policy=policy, engine=engine, task=task, chat=chat, cfg=cfg, given=given, given_share=share)
         yield Run(learner=learner, folder=folder, problems=problems, held_out=held_out, start=last.step if last else 0)
     finally:
         engine.close()

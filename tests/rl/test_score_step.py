@@ -193,8 +193,8 @@ def test_no_gradient_and_no_kl_is_taken_on_given_first_attempts(tiny_qwen2, tmp_
     given = {problem.id: ["xx"] for problem in PROBLEMS}
     offline = {"episodes": stored(tmp_path, PROBLEMS), "share": 1.0}
     paid, unpaid = (config_for(tiny_qwen2, weight=weight, offline=offline) for weight in ([1, 1], [0, 1]))
-    first, figures = moved(replace(open_learner(paid), given=given))
-    second, _ = moved(replace(open_learner(unpaid), given=given))
+    first, figures = moved(replace(open_learner(paid), given=given, given_share=1.0))
+    second, _ = moved(replace(open_learner(unpaid), given=given, given_share=1.0))
     assert torch.equal(first, second)  # what attempt 1 is worth is nobody's business
     assert first.norm() > 1e-3
     assert (figures[0]["train/kl_t1"], figures[0]["train/gap_t1"]) == (0, 0)
