@@ -23,6 +23,7 @@ from posttrain.run import RunFolder, write_atomic
 TRAINERS = {
     "score": "posttrain.rl.score",
     "think_twice": "posttrain.rl.think_twice",
+    "grpo": "posttrain.rl.grpo",
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",
 }
