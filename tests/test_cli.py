@@ -126,7 +126,7 @@ def test_recipe_files_may_stand_on_both_sides_of_a_flag_and_merge_in_order(capsy
         (["train", "nowhere.yaml"], "nowhere.yaml: no such recipe file"),
         (
             ["train", SUITE],
-            "found kind 'eval', expected one that can be trained: score, sft, self_training, study; a suite is for `posttrain eval`",
+            "found kind 'eval', expected one that can be trained: score, think_twice, grpo, sft, self_training, study; a suite is for `posttrain eval`",
         ),
         (["eval", RECIPE, "--model", "m"], "kind: found 'score', expected 'eval'"),
         (["eval", SUITE], "--model is missing"),
@@ -147,7 +147,7 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(words, said, capsys):
 def test_a_recipe_without_a_kind_that_can_be_trained_is_refused(text, capsys, tmp_path):
     (tmp_path / "r.yaml").write_text(text)
     line = refusal(capsys, "train", str(tmp_path / "r.yaml"))
-    assert "expected one that can be trained: score, sft, self_training, study" in line
+    assert "expected one that can be trained: score, think_twice, grpo, sft, self_training, study" in line
     assert ("did you mean 'score'?" in line) == ("scroe" in text)
 
 
