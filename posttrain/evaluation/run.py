@@ -87,7 +87,7 @@ def evaluate(
     raises `ConfigError`. Raises `NothingScored` where the grader failed everywhere.
     """
     how = rollout_of(suite, problems)
-    _claim(out, {"model": model, **plain(suite)})
+    claim(out, {"model": model, **plain(suite)})
     episodes = sample_into(out / "episodes.jsonl", problems, task, engine, chat, how, chunk=suite.chunk, name=name)
     summary = summarise(episodes)
     groups = {f"by_{by}": _as_rows(breakdown(episodes, by)) for by in ("level", "subject")}
@@ -231,7 +231,7 @@ def _run(suite: Suite, name: str, model: str, out: Path | None) -> int:
     return 0
 
 
-def _claim(out: Path, record: dict[str, Any]) -> None:
+def claim(out: Path, record: dict[str, Any]) -> None:
     """Make `out` the folder of this evaluation; raises `ConfigError` if it is another's or cannot be written."""
     recorded = out / "config.yaml"
     try:
