@@ -128,7 +128,7 @@ def pairs(rows: Sequence[tuple[str, Sequence[tuple[str, Estimate]]]], title: str
     """Per row, several differences with their 95% intervals, one (colour, difference) below the other."""
     found = [estimate for _, each in rows for _, estimate in each]
     low, high = min(0.0, *(e.low for e in found)), max(0.0, *(e.high for e in found))
-    margin = 0.12 * (high - low) or 0.01
+    margin = 0.22 * (high - low) or 0.01
     frame = _rows_frame(low - margin, high + margin, len(rows))
     parts = [x_axis(frame, points), line(frame.px(0), frame.top - 8, frame.px(0), frame.bottom, SOFT, 1.2)]
     for i, (name, each) in enumerate(rows):

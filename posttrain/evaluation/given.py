@@ -9,13 +9,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from posttrain.config import ConfigError
 from posttrain.evaluation import charts
 from posttrain.evaluation.budget import recorded
 from posttrain.evaluation.drawing import ATTEMPT, points
 from posttrain.evaluation.metrics import Summary
 from posttrain.evaluation.rows import Source
 from posttrain.evaluation.section import Cell, Panel, Section, cell, toned
-from posttrain.evaluation.seeds import Measured, measure, over_seeds
+from posttrain.evaluation.seeds import measure, over_seeds
 from posttrain.evaluation.stats import Estimate
 from posttrain.evaluation.table import compare_rows
 from posttrain.rollout.store import read_episodes
@@ -78,8 +79,8 @@ def as_section(found: Sequence[Pair]) -> Section:
     keys = (("on its own first attempts", ATTEMPT[1]), ("on given ones", ATTEMPT[3]))
     panel = Panel(title="Change between the attempts, points", svg=charts.pairs(drawn, "Change between the attempts"), keys=keys)
     text = (
-        "The same model revises its own first attempts, and first attempts that were given to it. Fixed: right at last, of those wrong at "
-        "first; broken: wrong at last, of those right at first. Below each figure its 95% interval."
+        "The same model revises its own first attempts, and first attempts that were given to it, on the same problems. Fixed: right at "
+        "last, of those wrong at first; broken: wrong at last, of those right at first. Below each figure its 95% interval."
     )
     return Section(title="Own first attempts and given ones", text=text, head=head, rows=tuple(rows), panels=(panel,))
 
@@ -101,14 +102,17 @@ def _cells(pair: Pair) -> tuple[Cell, ...]:
 
 
 def _pair(name: str, group: Sequence[tuple[Source, Path]]) -> Pair:
-    own = [_measured(source.evaluation, source.seed) for source, _ in group]
-    given = [_measured(folder, source.seed) for source, folder in group]
+    """On the problems that both evaluations of every seed hold."""
+    read = [[list(read_episodes(folder / "episodes.jsonl")) for folder in (source.evaluation, other)] for source, other in group]
+    problems = set.intersection(*({episode.problem.id for episode in side} for both in read for side in both))
+    if not problems:
+        raise ConfigError(f"{name}: its evaluation on given first attempts shares no problem with the one on its own: nothing to compare")
+    own, given = (
+        [measure([e for e in both[side] if e.problem.id in problems], source.seed) for both, (source, _) in zip(read, group)]
+        for side in (0, 1)
+    )
     found, _ = compare_rows(given, own, "delta")
     return Pair(name=name, own=over_seeds(own), given=over_seeds(given), difference=found)
-
-
-def _measured(folder: Path, seed: int) -> Measured:
-    return measure(list(read_episodes(folder / "episodes.jsonl")), seed)
 
 
 def _evaluations(found: Sequence[Source]) -> list[tuple[Path, dict[str, Any]]]:

@@ -43,7 +43,7 @@ def steps(num: int, first: int = 1, samples: float = 100, tokens: float = 700, *
     return [{"step": 0, "val/acc_t1": 0.4}, *({"step": step, **spent, **more} for step in range(first, first + num))]
 
 
-def put_study(folder: Path, seeds: Sequence[int] = (0, 1, 2), num: int = 60) -> Path:
+def put_study(folder: Path, seeds: Sequence[int] = (0, 1, 2), num: int = 200) -> Path:
     """Base, plain RL, and SCoRe after an unlabelled Stage I."""
     study = {
         "kind": "study",

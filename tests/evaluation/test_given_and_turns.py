@@ -28,6 +28,13 @@ def test_a_model_is_paired_with_itself_on_given_attempts(run):
     assert (pair.own.fix_rate.value, pair.given.fix_rate.value) == (pytest.approx(1 / 6), pytest.approx(6 / 10))
 
 
+def test_a_pair_is_of_the_problems_that_both_evaluations_hold(run):
+    put_evaluation(run / "eval" / "given", each_its_problem(*GIVEN[:8]), "sft/model (weights abc)", first_attempts="base/episodes.jsonl")
+    pair = given.pairs(sources([str(run)], "own"))[0]
+    assert (pair.own.problems, pair.own.delta.value, pair.given.delta.value) == (8, pytest.approx(1 / 8), pytest.approx(6 / 8))
+    assert pair.difference.value == pytest.approx(-5 / 8)
+
+
 def test_other_weights_another_task_or_self_refine_are_no_pair(run):
     for number, change in enumerate([{"model": "sft/model (weights xyz)"}, {"task": {"kind": "math"}}, {"method": "self_refine"}]):
         folder = run.parent / f"other{number}"

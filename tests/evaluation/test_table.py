@@ -213,4 +213,4 @@ def test_a_broken_record_is_one_clear_line(tmp_path):
 
 def test_episodes_come_back_as_they_were_put(study):
     file = study / "seed0" / "base" / "eval" / "held_out" / "episodes.jsonl"
-    assert len(list(read_episodes(file))) == 60
+    assert len(list(read_episodes(file))) == 200
