@@ -5,7 +5,7 @@ Runs that are finished are taken as they are, so a second call goes on where the
 
 import importlib
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
@@ -22,6 +22,7 @@ from posttrain.run import RunFolder
 TRAINERS = {
     "score": "posttrain.rl.score",
     "think_twice": "posttrain.rl.think_twice",
+    "grpo": "posttrain.rl.grpo",
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",
 }
@@ -64,7 +65,7 @@ class Config:
     against: str | None = None
     """Label of the run that every other one is tested against; null tests nothing."""
     overrides: dict[str, Any] = Field(default_factory=dict)
-    """Keys that replace those of every recipe, nested as in a recipe, e.g. {steps: 20} for a quick look."""
+    """Keys that replace those of every recipe that has them, nested as in a recipe, e.g. {steps: 20} for a quick look."""
     notes: tuple[str, ...] = ()
     """Sentences for the page: what was done, and what it cannot show."""
 
@@ -116,7 +117,11 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
 
 
 def _plan(cfg: Config, out: Path, seed: int) -> Iterator[Job]:
-    """The jobs of one seed in order; raises `ConfigError` on a recipe or suite that does not resolve."""
+    """The jobs of one seed in order; raises `ConfigError` on a recipe, suite or override that does not resolve."""
+    known = {field.name for run in cfg.runs.values() if run.recipe for field in fields(_trainer(run.recipe).Config)}
+    for key in cfg.overrides:
+        if key not in known:
+            raise ConfigError(f"overrides.{key}: no recipe of this study has such a key{nearest(key, sorted(known))}")
     for name, run in cfg.runs.items():
         suite_file = run.suite or cfg.suite
         begun_by = _attempts_of(cfg, out, run.first_attempts) if run.first_attempts else None
@@ -138,7 +143,9 @@ def _recipe(cfg: Config, out: Path, run: StudyRun, seed: int, begun_by: str | No
     if begun_by:
         links["offline"] = {"episodes": begun_by}
     module = _trainer(run.recipe)
-    layers = [read_yaml(run.recipe), ("study", {"seed": seed}), ("changes", run.changes), ("overrides", cfg.overrides), ("study", links)]
+    known = {field.name for field in fields(module.Config)}
+    overrides = {key: value for key, value in cfg.overrides.items() if key in known}
+    layers = [read_yaml(run.recipe), ("study", {"seed": seed}), ("changes", run.changes), ("overrides", overrides), ("study", links)]
     return build(module.Config, layers)
 
 

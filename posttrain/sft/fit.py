@@ -1,7 +1,7 @@
 """One round of supervised training by TRL's SFTTrainer: rows of ids and labels in, a model folder out."""
 
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -92,14 +92,16 @@ def fit(
         disable_tqdm=True,
         dataloader_pin_memory=False,
     )
-    bar = _progress(how.steps, folder, after)
+    bar = progress(how.steps, folder, after=after)
     trainer = SFTTrainer(model=model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[bar])
     trainer.remove_callback(PrinterCallback)
     trainer.train()
 
 
-def _progress(steps: int, folder: RunFolder, after: int) -> "TrainerCallback":
-    """A bar with the time left, and the loss in metrics.jsonl, in place of the trainer's own printing."""
+def progress(
+    steps: int, folder: RunFolder, *, after: int = 0, keep: Callable[[dict[str, float]], dict[str, float]] | None = None
+) -> "TrainerCallback":
+    """A bar with the time left, and the trainer's figures in metrics.jsonl, in place of its own printing; `keep` picks and renames them."""
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):
@@ -110,7 +112,7 @@ def _progress(steps: int, folder: RunFolder, after: int) -> "TrainerCallback":
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
             if "loss" in logs:
-                folder.log(after + state.global_step, {"train/loss": logs["loss"]})
+                folder.log(after + state.global_step, keep(logs) if keep else {"train/loss": logs["loss"]})
                 self.bar.set_postfix_str(f"loss {logs['loss']:.3f}")
 
         def on_train_end(self, *_: Any, **__: Any) -> None:
