@@ -1,0 +1,248 @@
+"""The judge process: runs the tests of a problem here, and the program that they test in a cell.
+
+The tests are trusted and run unchanged; the program is not, and not a line of it runs in this process. One question a line on stdin
+(the fields of `Question`), one answer a line on stdout, until stdin ends; the first line out says which isolation is in force. A judge
+has a ceiling on memory and each question one on CPU time, as a value may make the tests themselves run for ever.
+
+Reading order: `judge`, then `names_to_bind` (what the tests may call), then `remote.py` (how a call crosses).
+"""
+
+import ast
+import builtins
+import importlib
+import json
+import os
+import resource
+import signal
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from functools import lru_cache
+from types import CodeType, TracebackType
+from typing import Any, TextIO
+
+from posttrain.grading.remote import SHOWN, Broken, Remote, Session
+from posttrain.grading.sandbox import CellLimits, Sandbox, SandboxError
+from posttrain.types import Verdict
+
+TESTS = "tests"
+"""The tests' file name in tracebacks."""
+SPARE_CPU_S = 10.0
+"""CPU time of the tests themselves."""
+MEMORY_MIB = 2048
+LIBRARY = frozenset(
+    "array bisect cmath collections copy datetime decimal fractions functools heapq itertools json math numbers operator os random re "
+    "statistics string sys time typing".split()
+)
+"""Modules that tests may use without importing them, because the reference program did: the judge's own, never the program's."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Question:
+    """One program and its tests. `prompt` is the part of the program that the problem gave: helpers that tests use come from there."""
+
+    program: str
+    tests: str
+    entry_point: str
+    prompt: str = ""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    verdict: Verdict
+    cpu_s: float
+    """Of the program; the tests' own is not in it."""
+
+
+def judge(question: Question, sandbox: Sandbox, limits: CellLimits) -> Judgement:
+    """Load the program into a fresh cell and run the tests against it."""
+    try:
+        tests = _compiled(question.tests, question.entry_point)
+        space, bound = _namespace(question.prompt), names_to_bind(question.tests, question.prompt, question.entry_point)
+    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        return Judgement(
+            verdict=Verdict(status="gold_unparsable", rule="tests", why=f"the tests do not compile: {error}"[:SHOWN]), cpu_s=0.0
+        )
+    try:
+        cell = sandbox.cell(limits)
+    except SandboxError as error:
+        return Judgement(verdict=Verdict(status="unscored", rule="sandbox", why=str(error)[:SHOWN]), cpu_s=0.0)
+    expected = {name: type(name, (Exception,), {}) for name in bound.exceptions}
+    session = Session(cell, expected)
+    space |= {name: importlib.import_module(name) for name in bound.modules}
+    space |= {name: Remote(session, {"name": name}) for name in bound.names} | expected
+    try:
+        verdict = _loaded(session, question.program) or _tested(session, tests, space)
+    finally:
+        usage = cell.close()
+    return Judgement(verdict=verdict, cpu_s=usage.cpu_s)
+
+
+def _loaded(session: Session, program: str) -> Verdict | None:
+    """None where the program runs to its end, else the verdict."""
+    try:
+        session.load(program)
+    except Broken as end:
+        return Verdict(status=end.status, rule=end.rule, why=end.why)
+    except BaseException as error:
+        return Verdict(status=_of_raised(error), rule="load", why=_said(error))
+    return None
+
+
+def _tested(session: Session, tests: CodeType, space: dict[str, Any]) -> Verdict:
+    """The verdict of the tests. What ended the session goes before what the tests made of it: they may have caught it."""
+    failure: BaseException | None = None
+    try:
+        exec(tests, space)
+    except BaseException as error:
+        failure = error
+    if session.broken is not None:
+        return Verdict(status=session.broken.status, rule=session.broken.rule, why=session.broken.why)
+    if failure is not None:
+        return _of_failure(session, failure)
+    if not session.calls:
+        return Verdict(status="gold_unparsable", rule="tests", why="the tests never call the program")
+    return Verdict(status="correct", rule="tests", why=f"all tests passed, {session.calls} calls")
+
+
+def _of_failure(session: Session, failure: BaseException) -> Verdict:
+    where = _line(failure.__traceback__)
+    if failure is session.raised:
+        return Verdict(status=_of_raised(failure), rule="program", why=f"{_said(failure)}{where}")
+    if isinstance(failure, MemoryError):
+        return Verdict(status="limit", rule="tests", why=f"the tests ran out of memory on what the program returned{where}")
+    return Verdict(status="wrong", rule="tests", why=f"{_said(failure)}{where}")
+
+
+def _of_raised(error: BaseException) -> str:
+    return "limit" if isinstance(error, MemoryError) else "crash"
+
+
+def _said(error: BaseException) -> str:
+    try:
+        said = " ".join(str(error).split())[:SHOWN]
+    except Exception:  # a number too long to be printed, say
+        said = ""
+    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+
+
+def _line(trace: TracebackType | None) -> str:
+    """The line of the tests at which an exception came out, by number; their text is the reader's to look up."""
+    number = None
+    while trace is not None:
+        if trace.tb_frame.f_code.co_filename == TESTS:
+            number = trace.tb_lineno
+        trace = trace.tb_next
+    return f" (line {number} of the tests)" if number else ""
+
+
+def main(backend: str | None) -> None:
+    """Answer questions until stdin ends. What tests print goes nowhere, as stdout belongs to the answers."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    try:
+        sandbox = Sandbox(backend, allow_unsafe=backend == "unsafe")
+    except SandboxError as error:
+        _write(answers, {"refused": str(error)})
+        return
+    resource.setrlimit(resource.RLIMIT_AS, (MEMORY_MIB << 20, MEMORY_MIB << 20))
+    _write(answers, {"backend": sandbox.backend, "layers": sandbox.layers})
+    recursion = sys.getrecursionlimit()
+    for line in sys.stdin:
+        fields = json.loads(line)
+        limits = CellLimits(**fields.pop("limits"))
+        signal.setitimer(signal.ITIMER_PROF, SPARE_CPU_S)  # nothing handles the signal, so the kernel ends this process
+        judgement = judge(Question(**fields), sandbox, limits)
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        sys.setrecursionlimit(recursion)
+        _write(answers, asdict(judgement))
+    sandbox.close()
+
+
+def _write(stream: TextIO, message: dict[str, Any]) -> None:
+    stream.write(json.dumps(message) + "\n")
+    stream.flush()
+
+
+@lru_cache(maxsize=512)
+def _compiled(tests: str, entry_point: str) -> CodeType:
+    """The tests; where they define `check` and leave it to others to call it, with that call."""
+    tree = ast.parse(tests)
+    defines = any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body)
+    calls = any(isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "check" for node in ast.walk(tree))
+    return compile(f"{tests}\n\ncheck({entry_point})\n" if defines and not calls else tests, TESTS, "exec", dont_inherit=True)
+
+
+def _namespace(prompt: str) -> dict[str, Any]:
+    """What the problem's own text defines, in a namespace that is new each time."""
+    space: dict[str, Any] = {"__name__": TESTS, "__builtins__": builtins}
+    code = _compiled_prompt(prompt)
+    if code is not None:
+        exec(code, space)
+    return space
+
+
+@lru_cache(maxsize=512)
+def _compiled_prompt(prompt: str) -> CodeType | None:
+    """None where the prompt ends within a statement: then it has nothing to give."""
+    for ending in ("", "    pass\n"):
+        try:
+            return compile(prompt + ending, "prompt", "exec", dont_inherit=True)
+        except SyntaxError:
+            pass
+    return None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Bound:
+    """Names of the tests that mean something of the program's, and those of them that stand where an exception class must."""
+
+    names: frozenset[str]
+    exceptions: frozenset[str]
+    modules: frozenset[str]
+    """Modules of the standard library that the tests use as if they had imported them."""
+
+
+@lru_cache(maxsize=512)
+def names_to_bind(tests: str, prompt: str, entry_point: str) -> Bound:
+    """The entry point, and every name that neither the tests nor the prompt, Python or its common modules define."""
+    tree = ast.parse(tests)
+    given = set(_bound_in(tree)) | _namespace(prompt).keys() | set(dir(builtins))
+    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
+    free, own = used - given, {entry_point.strip()} - {""}
+    names = free - LIBRARY - own
+    return Bound(
+        names=frozenset(names | own),
+        exceptions=frozenset(names & set(_caught_in(tree))),
+        modules=frozenset(free & LIBRARY - own),
+    )
+
+
+def _bound_in(tree: ast.AST) -> Iterator[str]:
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            yield node.id
+        elif isinstance(node, ast.arg):
+            yield node.arg
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            yield node.name
+        elif isinstance(node, ast.alias):
+            yield (node.asname or node.name).partition(".")[0]
+        elif isinstance(node, ast.ExceptHandler) and node.name:
+            yield node.name
+
+
+def _caught_in(tree: ast.AST) -> Iterator[str]:
+    """Names in `except NAME` and `assertRaises(NAME`."""
+    for node in ast.walk(tree):
+        kinds: list[ast.expr | None] = []
+        if isinstance(node, ast.ExceptHandler):
+            kinds = list(node.type.elts) if isinstance(node.type, ast.Tuple) else [node.type]
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "assertRaises":
+            kinds = list(node.args[:1])
+        yield from (kind.id for kind in kinds if isinstance(kind, ast.Name))
+
+
+if __name__ == "__main__":
+    main(sys.argv[1] if len(sys.argv) > 1 else None)
