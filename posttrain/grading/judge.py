@@ -31,8 +31,31 @@ SPARE_CPU_S = 10.0
 """CPU time of the tests themselves."""
 MEMORY_MIB = 2048
 LIBRARY = frozenset(
-    "array bisect cmath collections copy datetime decimal fractions functools heapq itertools json math numbers operator os random re "
-    "statistics string sys time typing".split()
+    [
+        "array",
+        "bisect",
+        "cmath",
+        "collections",
+        "copy",
+        "datetime",
+        "decimal",
+        "fractions",
+        "functools",
+        "heapq",
+        "itertools",
+        "json",
+        "math",
+        "numbers",
+        "operator",
+        "os",
+        "random",
+        "re",
+        "statistics",
+        "string",
+        "sys",
+        "time",
+        "typing",
+    ]
 )
 """Modules that tests may use without importing them, because the reference program did: the judge's own, never the program's."""
 
