@@ -6,8 +6,8 @@ Every backend ends here. Standard library only, and no more of it than needed: t
 import importlib.util
 import json
 import os
-import sys
 import resource
+import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -71,7 +71,8 @@ def load_guest(path: str) -> ModuleType:
 def run(guest: Callable[[int, int], Any], fds: Fds, limits: dict[str, Any], *, enter: Callable[[], None], code: bytes) -> None:
     """Isolate this process, run the guest in it, end; never returns.
 
-    `enter` does what needs descriptors and privileges that go next; `code` is the filter, empty for none. A trial ends where the guest would begin.
+    `enter` does what needs descriptors and privileges that go next; `code` is the filter, empty for none. A trial ends where the guest
+    would begin.
     """
     status, report = EXIT_SETUP, fds[2]
     try:

@@ -1,5 +1,6 @@
 """Three ways to start a cell: forked inside namespaces made here, through bubblewrap, or with resource limits alone."""
 
+import contextlib
 import importlib
 import json
 import os
@@ -77,9 +78,7 @@ class Bubblewrapped:
         if program is None:
             raise FileNotFoundError("no bwrap in /bin, /usr/bin, /usr/local/bin")
         folders, links = isolation.python_folders()
-        modules = [sys.modules[name].__file__ for name in ("posttrain", "posttrain.grading", cell.__name__, seccomp.__name__)]
-        root = Path(modules[0]).parents[1]
-        inside = {path: f"/cell/{Path(path).relative_to(root)}" for path in modules} | {guest: "/cell/guest.py"}
+        inside = {path: f"/cell/{name}" for name, path in _own_files(guest).items()} | {guest: "/cell/guest.py"}
         self.head = [program, "--unshare-all", "--as-pid-1", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
         self.head += ["--unshare-user", "--uid", str(isolation.CELL_UID), "--gid", str(isolation.CELL_UID), "--hostname", "cell"]
         self.head += ["--setenv", "PYTHONHASHSEED", "0", "--setenv", "PYTHONUTF8", "1", "--dev", "/dev"]
@@ -108,10 +107,8 @@ class Bubblewrapped:
         pidfd = os.pidfd_open(child)
 
         def kill() -> None:
-            try:
+            with contextlib.suppress(ProcessLookupError):  # it has ended by itself, and bwrap is about to
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
-            except ProcessLookupError:
-                pass  # it has ended by itself, and bwrap is about to
 
         return Started(pid=process.pid, kill=kill, clock_pid=child, clean=lambda: os.close(pidfd), codes_for_signals=True)
 
@@ -139,10 +136,8 @@ class Limited:
 
         def kill() -> None:
             for send in (os.killpg, os.kill):  # the group is there only once the cell has made it
-                try:
+                with contextlib.suppress(ProcessLookupError):
                     send(pid, signal.SIGKILL)
-                except ProcessLookupError:
-                    pass
 
         def clean() -> None:
             kill()  # children in its group outlive it
@@ -157,6 +152,17 @@ BACKENDS = {"zygote": Forked, "bwrap": Bubblewrapped, "unsafe": Limited}
 def _import_familiar() -> None:
     for name in cell.FAMILIAR:
         importlib.import_module(name)
+
+
+def _own_files(guest: str) -> dict[str, str]:
+    """Where our modules lie that a cell and its guest import, by their places below the root."""
+    before = set(sys.modules)
+    cell.load_guest(guest)
+    names = {name for name in set(sys.modules) - before if name.startswith("posttrain.")}
+    names |= {"posttrain", "posttrain.grading", cell.__name__, seccomp.__name__}
+    files = [Path(sys.modules[name].__file__) for name in sorted(names)]
+    root = Path(sys.modules["posttrain"].__file__).parents[1]
+    return {str(file.relative_to(root)): str(file) for file in files}
 
 
 def _continue_in_child() -> None:

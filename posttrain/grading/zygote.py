@@ -2,12 +2,13 @@
 
 Started with a bare interpreter by `sandbox.py`, before or without anything large, so that a fork costs little. One message on the control
 socket starts a cell and brings three descriptors: a socket for its end, and the two pipes to its guest. Shutting down or closing the
-other end of that socket kills the cell; what goes out on it is one message, how the cell ended and what it used. Everything ends with the parent:
-its death is seen at once, even where a copy of its end of the socket lives on in another process.
+other end of that socket kills the cell; what goes out on it is one message, how the cell ended and what it used. Everything ends with
+the parent, whose death is seen at once, even where a copy of its end of the socket lives on in another process.
 
 Reading order: `Zygote`, then the three ways to start a cell (`starters.py`).
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -155,10 +156,8 @@ def _cpu_s(pid: int) -> float:
 
 
 def _tell(status: socket.socket, message: dict[str, Any]) -> None:
-    try:
+    with contextlib.suppress(OSError):  # nobody listens any more
         status.send(json.dumps(message).encode(), socket.MSG_DONTWAIT | socket.MSG_NOSIGNAL)
-    except OSError:
-        pass  # nobody listens any more
 
 
 def main(backend: str, guest: str, parent: str) -> None:
