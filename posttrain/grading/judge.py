@@ -31,32 +31,9 @@ SPARE_CPU_S = 10.0
 """CPU time of the tests themselves."""
 MEMORY_MIB = 2048
 LIBRARY = frozenset(
-    [
-        "array",
-        "bisect",
-        "cmath",
-        "collections",
-        "copy",
-        "datetime",
-        "decimal",
-        "fractions",
-        "functools",
-        "heapq",
-        "itertools",
-        "json",
-        "math",
-        "numbers",
-        "operator",
-        "os",
-        "random",
-        "re",
-        "statistics",
-        "string",
-        "sys",
-        "time",
-        "typing",
-    ]
+    ("array", "bisect", "cmath", "collections", "copy", "datetime", "decimal", "fractions", "functools", "heapq", "itertools")
 )
+LIBRARY |= {"json", "math", "numbers", "operator", "os", "random", "re", "statistics", "string", "sys", "time", "typing"}
 """Modules that tests may use without importing them, because the reference program did: the judge's own, never the program's."""
 
 
@@ -86,19 +63,16 @@ def judge(question: Question, sandbox: Sandbox, limits: CellLimits) -> Judgement
         return Judgement(
             verdict=Verdict(status="gold_unparsable", rule="tests", why=f"the tests do not compile: {error}"[:SHOWN]), cpu_s=0.0
         )
+    expected = {name: type(name, (Exception,), {}) for name in bound.exceptions}
     try:
-        cell = sandbox.cell(limits)
+        with sandbox.cell(limits) as cell:
+            session = Session(cell, expected)
+            space |= {name: importlib.import_module(name) for name in bound.modules}
+            space |= {name: Remote(session, {"name": name}) for name in bound.names} | expected
+            verdict = _loaded(session, question.program) or _tested(session, tests, space)
+            return Judgement(verdict=verdict, cpu_s=cell.close().cpu_s)
     except SandboxError as error:
         return Judgement(verdict=Verdict(status="unscored", rule="sandbox", why=str(error)[:SHOWN]), cpu_s=0.0)
-    expected = {name: type(name, (Exception,), {}) for name in bound.exceptions}
-    session = Session(cell, expected)
-    space |= {name: importlib.import_module(name) for name in bound.modules}
-    space |= {name: Remote(session, {"name": name}) for name in bound.names} | expected
-    try:
-        verdict = _loaded(session, question.program) or _tested(session, tests, space)
-    finally:
-        usage = cell.close()
-    return Judgement(verdict=verdict, cpu_s=usage.cpu_s)
 
 
 def _loaded(session: Session, program: str) -> Verdict | None:

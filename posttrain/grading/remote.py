@@ -15,12 +15,12 @@ from collections.abc import Callable
 from typing import Any, NoReturn
 
 from posttrain.grading import plain
-from posttrain.grading.sandbox import Cell, CellDied
+from posttrain.grading.sandbox import Cell, CellDied, SandboxError
 from posttrain.types import VerdictStatus
 
 EXCEPTIONS = {name: kind for name, kind in vars(builtins).items() if isinstance(kind, type) and issubclass(kind, BaseException)}
 BUILTINS = {id(value): name for name, value in vars(builtins).items() if callable(value)}
-ENDS: dict[str, VerdictStatus] = {"cpu": "timeout", "wall": "timeout", "memory": "limit", "output": "limit", "setup": "unscored"}
+ENDS: dict[str, VerdictStatus] = {"cpu": "timeout", "wall": "timeout", "memory": "limit", "output": "limit"}
 UNREADABLE = (plain.Malformed, ValueError, RecursionError, AttributeError, LookupError, TypeError)
 SHOWN = 200  # characters of what a program says
 
@@ -67,9 +67,9 @@ class Session:
                 self.cell.send(json.dumps(self._served(reply)).encode())
             value, error = self._read(reply, args)
         except CellDied as death:
-            self._end(
-                ENDS.get(death.reason, "crash"), f"cell:{death.reason}", f"the program's process ended: {death.reason} {death.detail}"
-            )
+            self._end(ENDS.get(death.reason, "crash"), f"cell: {death.reason}", f"the program's process ended: {death.detail}")
+        except SandboxError as failure:
+            self._end("unscored", "sandbox", str(failure)[:SHOWN])
         except UNREADABLE as odd:
             self._end("crash", "protocol", f"not a reply to what was asked: {type(odd).__name__}: {odd}"[:SHOWN])
         if error is not None:
