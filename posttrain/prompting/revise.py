@@ -5,3 +5,7 @@ MATH = (
     "and rewrite the solution. Only output the final solution, ending with the final answer in \\boxed{}."
 )
 SUMS = "There may be an error in the answer above. Correct it if there is one and write the answer again."
+CODE = (
+    "There might be an error in the code above because of lack of understanding of the question. Please correct the error, if any, and "
+    "rewrite the solution. Only output the whole program, in one ```python block."
+)

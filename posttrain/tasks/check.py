@@ -28,7 +28,7 @@ Examples:
     posttrain data check gsm8k                                                   a task as it comes, from the hub
 
 Each reference is given to its task's grader as a model would write it, in a box; one that is not graded correct is a failure and is
-listed with its id. References that algebra cannot read are counted beside: their own text passes, another spelling of it is unscored.
+listed with its id. Of a task with unit tests it is the reference program that must pass them. References that algebra cannot read are counted beside: their own text passes, another spelling of it is unscored.
 Rows without a reference answer are left out by the task and listed. Questions are duplicates when their letters
 and digits agree; a test question that is also a training question is reported, not removed.
 Exit codes: 0 every reference passes, 1 some fail, 2 the call or the data was wrong."""
@@ -101,9 +101,9 @@ def check_split(cfg: TaskConfig, task: Task, split: str) -> SplitReport:
     failures = []
     for start in tqdm(range(0, len(problems), CHUNK), desc=f"{split}: grading", unit="chunk", disable=not sys.stderr.isatty()):
         chunk = problems[start : start + CHUNK]
-        verdicts = task.grade([(problem, f"The answer is $\\boxed{{{_text(problem)}}}$.") for problem in chunk])
+        verdicts = task.grade([(problem, _as_written(problem)) for problem in chunk])
         failures += [(problem, verdict) for problem, verdict in zip(chunk, verdicts) if not verdict.correct]
-    unreadable = _unreadable(problems, split) if loaded else []
+    unreadable = _unreadable(problems, split) if loaded and isinstance(problems[0].reference, FinalAnswer) else []
     return SplitReport(split=split, problems=problems, failures=failures, unreadable=unreadable, left_out=loaded.left_out if loaded else [])
 
 
@@ -154,7 +154,15 @@ def _asked_in(problems: Sequence[Problem]) -> dict[str, list[str]]:
     return asked
 
 
+def _as_written(problem: Problem) -> str:
+    """The reference as a model would write it; raises `DataError` on tests without a program that passes them."""
+    if isinstance(problem.reference, FinalAnswer):
+        return f"The answer is $\\boxed{{{_text(problem)}}}$."
+    if not problem.solution:
+        raise DataError(f"{problem.id}: has unit tests and no reference program to try them on")
+    return f"```python\n{problem.solution}\n```"
+
+
 def _text(problem: Problem) -> str:
-    if not isinstance(problem.reference, FinalAnswer):
-        raise DataError(f"{problem.id}: expected a final answer as reference, found {type(problem.reference).__name__}")
-    return problem.reference.text
+    """The reference in the form that a failure is shown with."""
+    return problem.reference.text if isinstance(problem.reference, FinalAnswer) else problem.reference.entry_point
