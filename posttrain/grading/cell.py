@@ -13,9 +13,11 @@ from types import ModuleType
 from typing import Any, TypeAlias
 
 from posttrain.grading import seccomp
+from posttrain.grading.seccomp import Filter
 
 Fds: TypeAlias = tuple[int, int, int]
 """The pipe to read, the pipe to write, and the socket on which the cell's end is told."""
+Enter: TypeAlias = Callable[[], None]
 READ_FD, WRITE_FD = 3, 4
 """Where a guest finds the two pipes to the judge; 0, 1 and 2 lead nowhere."""
 EXIT_MEMORY, EXIT_SETUP = 97, 98
@@ -68,10 +70,10 @@ def load_guest(path: str) -> ModuleType:
     return module
 
 
-def run(guest: Callable[[int, int], Any], fds: Fds, limits: dict[str, Any], *, enter: Callable[[], None], code: bytes) -> None:
+def run(guest: Callable[[int, int], Any], fds: Fds, limits: dict[str, Any], *, enter: Enter, filter: Filter | None) -> None:
     """Isolate this process, run the guest in it, end; never returns.
 
-    `enter` does what needs descriptors and privileges that go next; `code` is the filter, empty for none. A trial ends where the guest
+    `enter` does what needs descriptors and privileges that go next; A trial ends where the guest
     would begin.
     """
     status, report = EXIT_SETUP, fds[2]
@@ -79,8 +81,8 @@ def run(guest: Callable[[int, int], Any], fds: Fds, limits: dict[str, Any], *, e
         enter()
         report = keep_only(fds)
         limit(limits)
-        if code:
-            seccomp.install(code)
+        if filter is not None:
+            filter.install()
         os.close(report)
         status = 1
         if not limits.get("trial"):
@@ -133,4 +135,4 @@ def main() -> None:
     told = json.loads(sys.argv[1])
     os.environ.clear()
     guest = load_guest(told["guest"])
-    run(guest.main, tuple(told["fds"]), told["limits"], enter=lambda: None, code=seccomp.for_this_machine())
+    run(guest.main, tuple(told["fds"]), told["limits"], enter=lambda: None, filter=seccomp.for_this_machine())

@@ -13,8 +13,7 @@ user namespace where that user is root. Linux 5.12 or later.
 import ctypes
 import errno
 import os
-import sys
-import sysconfig
+import struct
 
 CELL_UID = 65534
 """The uid a guest sees."""
@@ -22,14 +21,14 @@ UNUSED_UID = 1_900_000_000
 """What that is outside, for a sandbox started by root: in the range that no allocation scheme uses (systemd's UIDS-GIDS)."""
 NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET, NEWCGROUP = 0x20000, 0x4000000, 0x8000000, 0x10000000, 0x20000000, 0x40000000, 0x2000000
 SHARED = NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET | NEWCGROUP
-DEVICES = ("/dev/null", "/dev/zero", "/dev/random", "/dev/urandom")
 
-_MS_RDONLY, _MS_NOSUID, _MS_NODEV, _MS_NOEXEC, _MS_REMOUNT, _MS_REC, _MS_PRIVATE = 1, 2, 4, 8, 32, 1 << 14, 1 << 18
-_MNT_DETACH, _AT_FDCWD, _AT_EMPTY_PATH, _AT_RECURSIVE, _OPEN_TREE_CLONE = 2, -100, 0x1000, 0x8000, 1
-_OPEN_TREE, _MOVE_MOUNT, _MOUNT_SETATTR = 428, 429, 442  # numbers on every machine
+MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 1 << 14, 1 << 18
 _SET_PDEATHSIG, _SET_DUMPABLE = 1, 4
 
-_libc = ctypes.CDLL(None, use_errno=True)
+_CAPABILITIES_OF_THIS_THREAD, _NO_CAPABILITIES = struct.pack("=Ii", 0x20080522, 0), bytes(24)  # _LINUX_CAPABILITY_VERSION_3
+
+libc = ctypes.CDLL(None, use_errno=True)
+_functions = {name: getattr(libc, name) for name in ("capset", "mount", "prctl", "setns", "umount2", "unshare")}
 
 
 class IsolationError(OSError):
@@ -38,7 +37,7 @@ class IsolationError(OSError):
 
 def call(name: str, *args: object) -> int:
     """The C library's function of that name. Raises IsolationError where it returns -1."""
-    return _checked(name, getattr(_libc, name)(*args))
+    return checked(name, _functions[name](*args))
 
 
 def separate() -> bool:
@@ -52,36 +51,19 @@ def separate() -> bool:
                 raise
     uid, gid = os.geteuid(), os.getegid()
     call("unshare", SHARED | NEWUSER)
-    _map_ids(os.open("/proc/self", os.O_PATH), (0, uid), (0, gid))
+    proc = os.open("/proc", os.O_PATH)
+    _map_ids(proc, (0, uid), (0, gid))
+    os.close(proc)
     return False
-
-
-def confine_to(folders: list[str], links: dict[str, str]) -> int:
-    """Replace the whole tree of files by an empty one with the folders in it, read-only; the descriptor of the /proc left behind."""
-    call("mount", None, b"/", None, _MS_REC | _MS_PRIVATE, None)
-    proc = os.open("/proc", os.O_PATH | os.O_DIRECTORY)
-    trees = {path: _copy_of_mount(path, read_only=path not in DEVICES) for path in [*folders, *DEVICES] if os.path.exists(path)}
-    call("mount", b"tmpfs", b"/proc", b"tmpfs", _MS_NOSUID | _MS_NODEV, b"size=1m,mode=755")  # over any folder that is sure to exist
-    os.chdir("/proc")
-    for path, tree in trees.items():
-        _place(tree, path)
-    for path, target in links.items():
-        os.makedirs(os.path.dirname(path.lstrip("/")) or ".", exist_ok=True)
-        os.symlink(target, path.lstrip("/"))
-    os.mkdir("tmp")
-    call("pivot_root", b".", b".")
-    call("umount2", b".", _MNT_DETACH)
-    call("mount", b"tmpfs", b"/", None, _MS_REMOUNT | _MS_RDONLY | _MS_NOSUID | _MS_NODEV, b"size=1m,mode=755")
-    os.chdir("/")
-    return proc
 
 
 def enter_cell(*, proc: int, as_root: bool, file_mib: int) -> None:
     """What a cell has to itself, and all privileges gone. The pid namespace is its parent's to make, as it holds from birth."""
     owner = UNUSED_UID if as_root else 0
     call("unshare", NEWNS)
+    _write(proc, "self/oom_score_adj", "1000")  # where memory runs out all the same, a cell goes before the program that wanted it
     options = f"size={file_mib}m,nr_inodes={64 * file_mib + 64},mode=700,uid={owner},gid={owner}".encode()
-    call("mount", b"tmpfs", b"/tmp", b"tmpfs", _MS_NOSUID | _MS_NODEV | _MS_NOEXEC, options)
+    call("mount", b"tmpfs", b"/tmp", b"tmpfs", MS_NOSUID | MS_NODEV | MS_NOEXEC, options)
     os.chdir("/tmp")
     if as_root:
         os.setgroups([])
@@ -89,13 +71,13 @@ def enter_cell(*, proc: int, as_root: bool, file_mib: int) -> None:
         os.setresuid(owner, owner, owner)
         call("prctl", _SET_DUMPABLE, 1, 0, 0, 0)  # lost with the uid, and without it /proc/self belongs to root
     call("unshare", NEWUSER)
-    _map_ids(os.open("self", os.O_PATH, dir_fd=proc), (CELL_UID, owner), (CELL_UID, owner))
+    _map_ids(proc, (CELL_UID, owner), (CELL_UID, owner))
     drop_capabilities()
 
 
 def drop_capabilities() -> None:
-    header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # _LINUX_CAPABILITY_VERSION_3, this thread
-    call("capset", header, (ctypes.c_uint32 * 6)())
+    """Give up every capability, for good once `no_new_privs` is set as well."""
+    call("capset", _CAPABILITIES_OF_THIS_THREAD, _NO_CAPABILITIES)
 
 
 def die_with_parent(signal: int) -> None:
@@ -103,63 +85,22 @@ def die_with_parent(signal: int) -> None:
     call("prctl", _SET_PDEATHSIG, signal, 0, 0, 0)
 
 
-def python_folders() -> tuple[list[str], dict[str, str]]:
-    """What an interpreter that is running already reads: its library, C libraries, time zones; and the links on the way there."""
-    wanted = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib"), "/usr/share/zoneinfo", "/etc/ld.so.cache", "/etc/localtime"]
-    wanted += ["/lib64", *(os.path.dirname(path) for path in _mapped_libraries())]
-    folders = sorted({os.path.realpath(path) for path in wanted if os.path.exists(path)})
-    outermost = [path for path in folders if not any(path != other and path.startswith(other + "/") for other in folders)]
-    links = {path: os.readlink(path) for path in ("/lib", "/lib64", "/usr/lib64") if os.path.islink(path)}
-    return outermost, links
-
-
-def _mapped_libraries() -> set[str]:
-    with open("/proc/self/maps") as maps:
-        return {line.split(None, 5)[5].strip() for line in maps if ".so" in line}
-
-
-def _copy_of_mount(path: str, *, read_only: bool) -> int:
-    """A detached copy of what is mounted from `path` down, to be placed elsewhere."""
-    number = ctypes.c_long
-    fd = _libc.syscall(number(_OPEN_TREE), _AT_FDCWD, path.encode(), number(_OPEN_TREE_CLONE | _AT_RECURSIVE | os.O_CLOEXEC))
-    _checked(f"open_tree({path})", fd)
-    attributes = (ctypes.c_uint64 * 4)(_MS_NOSUID | (_MS_RDONLY | _MS_NODEV if read_only else 0), 0, 0, 0)
-    flags = number(_AT_EMPTY_PATH | _AT_RECURSIVE)
-    done = _libc.syscall(number(_MOUNT_SETATTR), fd, b"", flags, attributes, number(ctypes.sizeof(attributes)))
-    _checked(f"mount_setattr({path})", done)
-    return fd
-
-
-def _place(tree: int, path: str) -> None:
-    inside = path.lstrip("/")
-    os.makedirs(os.path.dirname(inside), exist_ok=True)
-    if os.path.isdir(path) and not os.path.islink(path):
-        os.makedirs(inside, exist_ok=True)
-    else:
-        os.close(os.open(inside, os.O_CREAT | os.O_WRONLY, 0o644))
-    done = _libc.syscall(ctypes.c_long(_MOVE_MOUNT), tree, b"", _AT_FDCWD, inside.encode(), ctypes.c_long(4))  # MOVE_MOUNT_F_EMPTY_PATH
-    _checked(f"move_mount({path})", done)
-    os.close(tree)
-
-
-def _map_ids(process: int, uid: tuple[int, int], gid: tuple[int, int]) -> None:
-    """Say which outer uid and gid the inner ones of a new user namespace are; closes `process`, a descriptor of its /proc folder."""
+def _map_ids(proc: int, uid: tuple[int, int], gid: tuple[int, int]) -> None:
+    """Say which outer uid and gid the inner ones of this process's new user namespace are."""
     for name, text in (("setgroups", "deny"), ("uid_map", f"{uid[0]} {uid[1]} 1"), ("gid_map", f"{gid[0]} {gid[1]} 1")):
-        fd = os.open(name, os.O_WRONLY, dir_fd=process)
-        try:
-            os.write(fd, text.encode())
-        finally:
-            os.close(fd)
-    os.close(process)
+        _write(proc, f"self/{name}", text)
 
 
-def _checked(name: str, result: int) -> int:
+def _write(folder: int, path: str, text: str) -> None:
+    fd = os.open(path, os.O_WRONLY, dir_fd=folder)
+    try:
+        os.write(fd, text.encode())
+    finally:
+        os.close(fd)
+
+
+def checked(name: str, result: int) -> int:
     if result == -1:
         number = ctypes.get_errno()
         raise IsolationError(number, f"{name}: {os.strerror(number)}")
     return result
-
-
-def interpreter() -> str:
-    """The real binary behind a virtual environment's."""
-    return os.path.realpath(getattr(sys, "_base_executable", sys.executable))

@@ -76,19 +76,22 @@ def program(machine: str) -> bytes:
     code += _allow_with(CLONE[column], _ARG_0, [_CLONE_THREAD], mask=_CLONE_THREAD | _CLONE_NAMESPACES)
     code += _allow_with(IOCTL[column], _ARG_1, _HARMLESS_IOCTLS)
     code += _allow_with(SOCKETPAIR[column], _ARG_0, [_AF_UNIX])
-    for end, action in _segments(allowed_numbers(column)):
-        code += [(_AT_LEAST, 1, 0, end), (_RETURN, 0, 0, action)]
-    code += [(_RETURN, 0, 0, _ENOSYS)]
+    code += _look_up(_segments(allowed_numbers(column)))
     return b"".join(struct.pack("=HBBI", *instruction) for instruction in code)
 
 
-def install(code: bytes) -> None:
-    """Put this thread, and all that it starts, under the filter for good; `no_new_privs` is set first, as the kernel asks for it."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    instructions = ctypes.create_string_buffer(code, len(code))
-    head = struct.pack("@HP", len(code) // 8, ctypes.addressof(instructions))
-    if libc.prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or libc.prctl(_SET_SECCOMP, _MODE_FILTER, head, 0, 0):
-        raise FilterError(ctypes.get_errno(), "prctl(PR_SET_SECCOMP) refused the filter")
+class Filter:
+    """A program ready to be put in force. Made once and before a fork, so that a child does not spend its time on making it."""
+
+    def __init__(self, code: bytes) -> None:
+        self._instructions = ctypes.create_string_buffer(code, len(code))
+        self._head = struct.pack("@HP", len(code) // 8, ctypes.addressof(self._instructions))
+        self._prctl = ctypes.CDLL(None, use_errno=True).prctl
+
+    def install(self) -> None:
+        """Put this thread, and all that it starts, under the filter for good; `no_new_privs` is set first, as the kernel asks for it."""
+        if self._prctl(_SET_NO_NEW_PRIVS, 1, 0, 0, 0) or self._prctl(_SET_SECCOMP, _MODE_FILTER, self._head, 0, 0):
+            raise FilterError(ctypes.get_errno(), "prctl(PR_SET_SECCOMP) refused the filter")
 
 
 def _allow_with(number: int, argument: int, values: list[int] | tuple[int, ...], mask: int = 0xFFFFFFFF) -> list[tuple[int, int, int, int]]:
@@ -101,11 +104,32 @@ def _allow_with(number: int, argument: int, values: list[int] | tuple[int, ...],
 
 
 def _segments(allowed: list[int]) -> list[tuple[int, int]]:
-    """(first number after the segment, action) in order: the line of numbers cut where the action changes."""
-    actions = [_ALLOW if n in set(allowed) else _EPERM if n < _FIRST_SHARED else _ENOSYS for n in range(allowed[-1] + 1)]
-    ends = [n for n in range(1, len(actions)) if actions[n] != actions[n - 1]] + [len(actions)]
-    return [(end, actions[end - 1]) for end in ends]
+    """(first number, action) of each stretch of numbers that are treated alike, in order."""
+    actions = [_ALLOW if n in set(allowed) else _EPERM if n < _FIRST_SHARED else _ENOSYS for n in range(allowed[-1] + 1)] + [_ENOSYS]
+    return [(n, action) for n, action in enumerate(actions) if n == 0 or action != actions[n - 1]]
 
 
-def for_this_machine() -> bytes:
-    return program(platform.machine())
+def _look_up(segments: list[tuple[int, int]]) -> list[tuple[int, int, int, int]]:
+    """A balanced search for the number's stretch: the kernel walks the filter for every call there is when a cell installs it."""
+
+    def tree(part: list[tuple[int, int]], at: int) -> tuple[int, list[tuple[int, int, int]]]:
+        """Where to jump for these stretches, and the comparisons placed from `at` on: (number, where if at least that, where if less)."""
+        if len(part) == 1:
+            return -part[0][1], []  # the negative of an action stands for the instruction that returns it
+        middle = len(part) // 2
+        less, below = tree(part[:middle], at + 1)
+        more, above = tree(part[middle:], at + 1 + len(below))
+        return at, [(part[middle][0], more, less), *below, *above]
+
+    _, comparisons = tree(segments, 0)
+    returns = [_ALLOW, _EPERM, _ENOSYS]
+    place = {-action: len(comparisons) + i for i, action in enumerate(returns)}
+    code = [
+        (_AT_LEAST, place.get(more, more) - at - 1, place.get(less, less) - at - 1, number)
+        for at, (number, more, less) in enumerate(comparisons)
+    ]
+    return code + [(_RETURN, 0, 0, action) for action in returns]
+
+
+def for_this_machine() -> Filter:
+    return Filter(program(platform.machine()))

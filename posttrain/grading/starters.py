@@ -16,6 +16,7 @@ from typing import Any, Protocol
 
 from posttrain.grading import cell, isolation, seccomp
 from posttrain.grading.cell import Fds
+from posttrain.grading.tree import confine_to, python_tree
 
 
 class Starter(Protocol):
@@ -49,10 +50,10 @@ class Forked:
         _import_familiar()
         self.guest = cell.load_guest(guest).main
         self.filter = seccomp.for_this_machine()
-        folders, links = isolation.python_folders()
+        tree = python_tree()
         self.as_root = isolation.separate()
         _continue_in_child()
-        self.proc = isolation.confine_to(folders, links)
+        self.proc = confine_to(tree)
         self.own_pids = os.open("self/ns/pid", os.O_RDONLY, dir_fd=self.proc)
 
     def start(self, limits: dict[str, Any], fds: Fds) -> Started:
@@ -60,10 +61,12 @@ class Forked:
             isolation.enter_cell(proc=self.proc, as_root=self.as_root, file_mib=int(limits["file_mib"]))
 
         isolation.call("unshare", isolation.NEWPID)
-        pid = os.fork()
-        if pid == 0:
-            cell.run(self.guest, fds, limits, enter=enter, code=self.filter)
-        isolation.call("setns", self.own_pids, isolation.NEWPID)  # else the next cell would be born into this one's
+        try:
+            pid = os.fork()
+            if pid == 0:
+                cell.run(self.guest, fds, limits, enter=enter, filter=self.filter)
+        finally:
+            isolation.call("setns", self.own_pids, isolation.NEWPID)  # else the next cell would be born into this one's
         return Started(pid=pid, kill=lambda: os.kill(pid, signal.SIGKILL), clock_pid=pid)
 
 
@@ -77,21 +80,24 @@ class Bubblewrapped:
         program = shutil.which("bwrap", path=os.defpath + ":/usr/local/bin:/usr/sbin")
         if program is None:
             raise FileNotFoundError("no bwrap in /bin, /usr/bin, /usr/local/bin")
-        folders, links = isolation.python_folders()
+        tree, python = python_tree(), os.path.realpath(sys.executable)
         inside = {path: f"/cell/{name}" for name, path in _own_files(guest).items()} | {guest: "/cell/guest.py"}
         self.head = [program, "--unshare-all", "--as-pid-1", "--die-with-parent", "--new-session", "--clearenv", "--cap-drop", "ALL"]
         self.head += ["--unshare-user", "--uid", str(isolation.CELL_UID), "--gid", str(isolation.CELL_UID), "--hostname", "cell"]
         self.head += ["--setenv", "PYTHONHASHSEED", "0", "--setenv", "PYTHONUTF8", "1", "--dev", "/dev"]
-        self.head += [word for path in [*folders, isolation.interpreter()] for word in ("--ro-bind", path, path)]
-        self.head += [word for path, target in links.items() for word in ("--symlink", target, path)]
+        self.head += [word for path in [*tree.readable, python] for word in ("--ro-bind", path, path)]
+        self.head += [word for path, target in tree.links for word in ("--symlink", target, path)]
+        self.head += [word for path in tree.hidden for word in ("--tmpfs", path, "--remount-ro", path)]
         self.head += [word for path, place in inside.items() for word in ("--ro-bind", path, place)]
-        self.run = [isolation.interpreter(), "-P", "-s", "-S", "-B", "-c"]
+        self.tail = ["--tmpfs", "/tmp", "--chdir", "/tmp", "--remount-ro", "/", "--remount-ro", "/dev"]
+        self.run = [python, "-P", "-s", "-S", "-B", "-c"]
         self.run += ["import sys; sys.path.append('/cell'); from posttrain.grading import cell; cell.main()"]
 
     def start(self, limits: dict[str, Any], fds: Fds) -> Started:
         heard, told = os.pipe()
-        command = [*self.head, "--size", str(int(limits["file_mib"]) << 20), "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
-        command += ["--info-fd", str(told), *self.run, json.dumps({"guest": "/cell/guest.py", "fds": fds, "limits": limits})]
+        told_cell = json.dumps({"guest": "/cell/guest.py", "fds": fds, "limits": limits})
+        size = str(int(limits["file_mib"]) << 20)
+        command = [*self.head, "--size", size, *self.tail, "--info-fd", str(told), *self.run, told_cell]
         with open(heard, "rb") as info:
             try:
                 null = subprocess.DEVNULL
@@ -132,7 +138,7 @@ class Limited:
 
         pid = os.fork()
         if pid == 0:
-            cell.run(self.guest, fds, limits, enter=enter, code=b"")
+            cell.run(self.guest, fds, limits, enter=enter, filter=None)
 
         def kill() -> None:
             for send in (os.killpg, os.kill):  # the group is there only once the cell has made it

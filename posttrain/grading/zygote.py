@@ -62,8 +62,12 @@ class Zygote:
 
     def _accept(self) -> bool:
         message, fds, _, _ = socket.recv_fds(self.control, 4096, 3, socket.MSG_CMSG_CLOEXEC)
-        if not message or len(fds) != 3:
+        if not message:
             return False
+        if len(fds) != 3:  # too many are open here: what came is closed, which tells the asker
+            for fd in fds:
+                os.close(fd)
+            return True
         status = socket.socket(fileno=fds[0])
         limits = json.loads(message)
         try:
