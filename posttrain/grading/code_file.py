@@ -139,9 +139,9 @@ def _tests_of(where: str, task_id: Any, problems: dict[str, UnitTests]) -> UnitT
 def _program(text: str, prompt: str, entry_point: str) -> str | None:
     """Prompt and text as they are, or the program of a chat answer."""
     found = program_in(text, prompt=prompt, entry_point=entry_point)
-    if found is not None and found[1] == "block":
-        return found[0]
-    return None if found is None and not prompt else prompt + text
+    if found is None:
+        return None
+    return found[0] if found[1] == "block" else prompt + text
 
 
 def _fields(judgement: Judgement) -> dict[str, Any]:

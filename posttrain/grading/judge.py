@@ -4,7 +4,7 @@ The tests are trusted and run unchanged; the program is not, and not a line of i
 (the fields of `Question`), one answer a line on stdout, until stdin ends; the first line out says which isolation is in force. A judge
 has a ceiling on memory and each question one on CPU time, as a value may make the tests themselves run for ever.
 
-Reading order: `judge`, then `names_to_bind` (what the tests may call), then `remote.py` (how a call crosses).
+Reading order: `judge`, then `plan` (which names of the tests are the program's), then `remote.py` (how a call crosses).
 """
 
 import ast
@@ -15,7 +15,7 @@ import os
 import resource
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from types import CodeType, TracebackType
@@ -57,19 +57,18 @@ class Judgement:
 def judge(question: Question, sandbox: Sandbox, limits: CellLimits) -> Judgement:
     """Load the program into a fresh cell and run the tests against it."""
     try:
-        tests = _compiled(question.tests, question.entry_point)
-        space, bound = _namespace(question.prompt), names_to_bind(question.tests, question.prompt, question.entry_point)
+        ready, space = plan(question.tests, question.prompt, question.entry_point), _namespace(question.prompt)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Judgement(
             verdict=Verdict(status="gold_unparsable", rule="tests", why=f"the tests do not compile: {error}"[:SHOWN]), cpu_s=0.0
         )
-    expected = {name: type(name, (Exception,), {}) for name in bound.exceptions}
+    expected = {name: type(name, (Exception,), {}) for name in ready.exceptions}
     try:
         with sandbox.cell(limits) as cell:
             session = Session(cell, expected)
-            space |= {name: importlib.import_module(name) for name in bound.modules}
-            space |= {name: Remote(session, {"name": name}) for name in bound.names} | expected
-            verdict = _loaded(session, question.program) or _tested(session, tests, space)
+            space |= {name: importlib.import_module(name) for name in ready.modules}
+            space |= {name: Remote(session, {"name": name}) for name in ready.names} | expected
+            verdict = _loaded(session, question.program) or _tested(session, ready.code, space)
             return Judgement(verdict=verdict, cpu_s=cell.close().cpu_s)
     except SandboxError as error:
         return Judgement(verdict=Verdict(status="unscored", rule="sandbox", why=str(error)[:SHOWN]), cpu_s=0.0)
@@ -162,13 +161,54 @@ def _write(stream: TextIO, message: dict[str, Any]) -> None:
     stream.flush()
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Plan:
+    """Tests ready to run: the modules that they use as if they had imported them, and the names that mean something of the program's."""
+
+    code: CodeType
+    modules: frozenset[str]
+    names: frozenset[str]
+    exceptions: frozenset[str]
+    """Those names that stand where an exception class must."""
+
+
 @lru_cache(maxsize=512)
-def _compiled(tests: str, entry_point: str) -> CodeType:
-    """The tests; where they define `check` and leave it to others to call it, with that call."""
+def plan(tests: str, prompt: str, entry_point: str) -> Plan:
+    """How to run the tests: what neither they nor the prompt nor Python defines is the program's. Raises `SyntaxError`, `ValueError`.
+
+    Where the tests define `check` and leave it to others to call it, the plan calls it with the entry point.
+    """
     tree = ast.parse(tests)
-    defines = any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body)
-    calls = any(isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "check" for node in ast.walk(tree))
-    return compile(f"{tests}\n\ncheck({entry_point})\n" if defines and not calls else tests, TESTS, "exec", dont_inherit=True)
+    used, bound, caught, called = set(), set(), set(), set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
+        elif isinstance(node, ast.Call):
+            called.add(getattr(node.func, "id", ""))
+            caught |= _names(node.args[:1]) if getattr(node.func, "attr", "") == "assertRaises" else set()
+        elif isinstance(node, ast.ExceptHandler):
+            caught |= _names(node.type.elts if isinstance(node.type, ast.Tuple) else [node.type])
+            bound.add(node.name)
+        elif isinstance(node, ast.arg):
+            bound.add(node.arg)
+        elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
+            bound.add(node.name)
+        elif isinstance(node, ast.alias):
+            bound.add((node.asname or node.name).partition(".")[0])
+    if "check" not in called and any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body):
+        tree.body += ast.parse(f"check({entry_point})").body
+    free = used - bound - _namespace(prompt).keys() - vars(builtins).keys()
+    own = {entry_point} - {""}
+    return Plan(
+        code=compile(tree, TESTS, "exec", dont_inherit=True),
+        modules=frozenset(free & LIBRARY - own),
+        names=frozenset(free - LIBRARY | own),
+        exceptions=frozenset((free - LIBRARY) & caught),
+    )
+
+
+def _names(nodes: Iterable[ast.expr | None]) -> set[str]:
+    return {node.id for node in nodes if isinstance(node, ast.Name)}
 
 
 def _namespace(prompt: str) -> dict[str, Any]:
@@ -189,56 +229,6 @@ def _compiled_prompt(prompt: str) -> CodeType | None:
         except SyntaxError:
             pass
     return None
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Bound:
-    """Names of the tests that mean something of the program's, and those of them that stand where an exception class must."""
-
-    names: frozenset[str]
-    exceptions: frozenset[str]
-    modules: frozenset[str]
-    """Modules of the standard library that the tests use as if they had imported them."""
-
-
-@lru_cache(maxsize=512)
-def names_to_bind(tests: str, prompt: str, entry_point: str) -> Bound:
-    """The entry point, and every name that neither the tests nor the prompt, Python or its common modules define."""
-    tree = ast.parse(tests)
-    given = set(_bound_in(tree)) | _namespace(prompt).keys() | set(dir(builtins))
-    used = {node.id for node in ast.walk(tree) if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load)}
-    free, own = used - given, {entry_point.strip()} - {""}
-    names = free - LIBRARY - own
-    return Bound(
-        names=frozenset(names | own),
-        exceptions=frozenset(names & set(_caught_in(tree))),
-        modules=frozenset(free & LIBRARY - own),
-    )
-
-
-def _bound_in(tree: ast.AST) -> Iterator[str]:
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            yield node.id
-        elif isinstance(node, ast.arg):
-            yield node.arg
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-            yield node.name
-        elif isinstance(node, ast.alias):
-            yield (node.asname or node.name).partition(".")[0]
-        elif isinstance(node, ast.ExceptHandler) and node.name:
-            yield node.name
-
-
-def _caught_in(tree: ast.AST) -> Iterator[str]:
-    """Names in `except NAME` and `assertRaises(NAME`."""
-    for node in ast.walk(tree):
-        kinds: list[ast.expr | None] = []
-        if isinstance(node, ast.ExceptHandler):
-            kinds = list(node.type.elts) if isinstance(node.type, ast.Tuple) else [node.type]
-        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr == "assertRaises":
-            kinds = list(node.args[:1])
-        yield from (kind.id for kind in kinds if isinstance(kind, ast.Name))
 
 
 if __name__ == "__main__":

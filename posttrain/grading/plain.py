@@ -48,14 +48,12 @@ def encode(value: Any, refer: Callable[[Any], Tree]) -> Tree:
             return value if -SMALL < value < SMALL else {"int": hex(value)}
         if kind is str:
             return value if value.isascii() else _text(value)
-        left -= 1
+        left -= 1 + (len(value) if kind is list or kind is tuple else 0)
         if depth > DEEPEST or left < 0:
             raise TooLarge(f"a value with more than {DEEPEST} levels" if depth > DEEPEST else f"a value of more than {MOST_VALUES:,} parts")
         if kind is list:
-            left -= len(value)
             return [tree(item, depth + 1) for item in value]
         if kind is tuple:
-            left -= len(value)
             return {"tuple": [tree(item, depth + 1) for item in value]}
         if (write := WRITERS.get(kind)) is not None:
             tag, payload = write(value)

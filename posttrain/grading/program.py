@@ -16,6 +16,7 @@ _CODE = re.compile(r"^(?:def|class|import|from|async def|@\w)\b|^@\w|^[A-Za-z_]\
 _GOES_ON = re.compile(
     r"""[\s#@)\]}"']|$|(?:def|class|import|from|async|if|elif|else|for|while|try|except|finally|with|assert|return|pass)\b|[\w.\[\]'"]+\s*[=(+\[:-]|print\b"""
 )
+_FUTURE = re.compile(r"^from __future__ import [\w, ]+\n", re.MULTILINE)
 _PYTHON = {"", "python", "python3", "py", "py3", "python2", "sage"}
 
 
@@ -34,7 +35,8 @@ def program_in(text: str, *, prompt: str, entry_point: str) -> tuple[str, Form] 
         return None
     if not prompt or found.form == "continuation":
         return prompt + found.source, found.form
-    return f"{prompt}\n\n{found.source}", found.form
+    future = "".join(_FUTURE.findall(found.source))  # which Python wants before all else
+    return f"{future}{prompt}\n\n{_FUTURE.sub('', found.source)}", found.form
 
 
 def code_in(text: str, entry_point: str = "") -> Found | None:
