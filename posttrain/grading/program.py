@@ -76,15 +76,16 @@ def _fenced(text: str) -> list[str]:
     """The contents of fenced blocks, those named as another language left out; a fence closes with as many of the same marks."""
     blocks: list[str] = []
     fences = list(_FENCE.finditer(text))
-    while fences:
-        opening = fences.pop(0)
-        closing = next((i for i, fence in enumerate(fences) if fence[1].startswith(opening[1]) and not fence[2]), len(fences))
-        end = fences[closing].start() if closing < len(fences) else len(text)
+    at = 0
+    while at < len(fences):
+        opening = fences[at]
+        closes = (i for i in range(at + 1, len(fences)) if fences[i][1].startswith(opening[1]) and not fences[i][2])
+        at = next(closes, len(fences))
+        end = fences[at].start() if at < len(fences) else len(text)
+        at += 1
         if opening[2].lower() in _PYTHON:
-            indent = len(opening[0]) - len(opening[0].lstrip())
             content = text[opening.end() : end].removeprefix("\n")
-            blocks.append(textwrap.dedent(content) if indent else content)  # a block within a list
-        fences = fences[closing + 1 :]
+            blocks.append(textwrap.dedent(content) if opening[0][:1].isspace() else content)  # a block within a list
     return blocks
 
 

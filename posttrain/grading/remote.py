@@ -70,8 +70,12 @@ class Session:
             self._end(ENDS.get(death.reason, "crash"), f"cell: {death.reason}", f"the program's process ended: {death.detail}")
         except SandboxError as failure:
             self._end("unscored", "sandbox", str(failure)[:SHOWN])
+        except MemoryError:
+            self._end("limit", "program", "what the program returned takes more memory than the tests may use")
         except UNREADABLE as odd:
             self._end("crash", "protocol", f"not a reply to what was asked: {type(odd).__name__}: {odd}"[:SHOWN])
+        if isinstance(error, StopIteration) and request["op"] != "next":
+            error = RuntimeError("the program raised StopIteration")  # out of a call it would end a loop of the tests, as if all were done
         if error is not None:
             self.raised = error
             raise error
@@ -114,7 +118,10 @@ class Session:
             return {"raised": [kind, [str(error)[:SHOWN]]]}
 
     def _encode(self, value: Any) -> plain.Tree:
-        return plain.encode(value, self._refer)
+        try:
+            return plain.encode(value, self._refer)
+        except plain.TooLarge as error:
+            self._end("unscored", "tests", f"the tests pass an argument that cannot cross: {error}")
 
     def _decode(self, tree: plain.Tree) -> Any:
         return plain.decode(tree, self._resolve)

@@ -28,7 +28,8 @@ Examples:
     posttrain data check gsm8k                                                   a task as it comes, from the hub
 
 Each reference is given to its task's grader as a model would write it, in a box; one that is not graded correct is a failure and is
-listed with its id. Of a task with unit tests it is the reference program that must pass them. References that algebra cannot read are counted beside: their own text passes, another spelling of it is unscored.
+listed with its id. Of a task with unit tests it is the reference program that must pass them. References that algebra cannot read are
+counted beside: their own text passes, another spelling of it is unscored.
 Rows without a reference answer are left out by the task and listed. Questions are duplicates when their letters
 and digits agree; a test question that is also a training question is reported, not removed.
 Exit codes: 0 every reference passes, 1 some fail, 2 the call or the data was wrong."""
