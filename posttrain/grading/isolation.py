@@ -23,7 +23,7 @@ NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET, NEWCGROUP = 0x20000, 0x4000000, 
 SHARED = NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET | NEWCGROUP
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 1 << 14, 1 << 18
-_SET_PDEATHSIG, _SET_DUMPABLE = 1, 4
+_SET_PDEATHSIG, _SET_DUMPABLE, _SET_NO_NEW_PRIVS = 1, 4, 38
 
 _CAPABILITIES_OF_THIS_THREAD, _NO_CAPABILITIES = struct.pack("=Ii", 0x20080522, 0), bytes(24)  # _LINUX_CAPABILITY_VERSION_3
 
@@ -72,6 +72,7 @@ def enter_cell(*, proc: int, as_root: bool, file_mib: int) -> None:
         call("prctl", _SET_DUMPABLE, 1, 0, 0, 0)  # lost with the uid, and without it /proc/self belongs to root
     call("unshare", NEWUSER)
     _map_ids(proc, (CELL_UID, owner), (CELL_UID, owner))
+    call("prctl", _SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     drop_capabilities()
 
 
