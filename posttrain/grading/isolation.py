@@ -42,19 +42,21 @@ def call(name: str, *args: object) -> int:
 
 def separate() -> bool:
     """Enter new shared namespaces, to which the next child belongs; whether that was done as root of the machine."""
-    if os.geteuid() == 0:
-        try:
-            call("unshare", SHARED)
-            return True
-        except IsolationError as error:  # root of a container, with less than root's capabilities
-            if error.errno != errno.EPERM:
-                raise
-    uid, gid = os.geteuid(), os.getegid()
-    call("unshare", SHARED | NEWUSER)
     proc = os.open("/proc", os.O_PATH)
-    _map_ids(proc, (0, uid), (0, gid))
-    os.close(proc)
-    return False
+    try:
+        if os.geteuid() == 0 and _has_uid(UNUSED_UID):
+            try:
+                call("unshare", SHARED)
+                return True
+            except IsolationError as error:  # root of a container, with less than root's capabilities
+                if error.errno != errno.EPERM:
+                    raise
+        uid, gid = os.geteuid(), os.getegid()
+        call("unshare", SHARED | NEWUSER)
+        _map_ids(proc, (0, uid), (0, gid))
+        return False
+    finally:
+        os.close(proc)
 
 
 def enter_cell(*, proc: int, as_root: bool, file_mib: int) -> None:
@@ -84,6 +86,12 @@ def drop_capabilities() -> None:
 def die_with_parent(signal: int) -> None:
     """Ask the kernel for the signal when the thread that forked this process ends."""
     call("prctl", _SET_PDEATHSIG, signal, 0, 0, 0)
+
+
+def _has_uid(uid: int) -> bool:
+    """Whether this user namespace knows the uid: the one that a machine starts with knows all."""
+    with open("/proc/self/uid_map") as extents:
+        return any(int(first) <= uid < int(first) + int(count) for first, _, count in map(str.split, extents))
 
 
 def _map_ids(proc: int, uid: tuple[int, int], gid: tuple[int, int]) -> None:

@@ -117,6 +117,7 @@ class Cell:
     def close(self) -> Usage:
         """Kill the cell if it lives; nothing of it remains when this returns."""
         if self._closed is None:
+            self._closed = Usage(cpu_s=0.0, max_rss_mib=0.0, ended_by="closed")
             self._kill()
             try:
                 end = self._end or self._await_end()
