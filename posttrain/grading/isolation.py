@@ -23,7 +23,7 @@ NEWNS, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET, NEWCGROUP = 0x20000, 0x4000000, 
 SHARED = NEWNS | NEWUTS | NEWIPC | NEWPID | NEWNET | NEWCGROUP
 
 MS_RDONLY, MS_NOSUID, MS_NODEV, MS_NOEXEC, MS_REMOUNT, MS_REC, MS_PRIVATE = 1, 2, 4, 8, 32, 1 << 14, 1 << 18
-_SET_PDEATHSIG, _SET_DUMPABLE = 1, 4
+_SET_PDEATHSIG, _SET_DUMPABLE, _SET_NO_NEW_PRIVS = 1, 4, 38
 
 _CAPABILITIES_OF_THIS_THREAD, _NO_CAPABILITIES = struct.pack("=Ii", 0x20080522, 0), bytes(24)  # _LINUX_CAPABILITY_VERSION_3
 
@@ -42,19 +42,21 @@ def call(name: str, *args: object) -> int:
 
 def separate() -> bool:
     """Enter new shared namespaces, to which the next child belongs; whether that was done as root of the machine."""
-    if os.geteuid() == 0:
-        try:
-            call("unshare", SHARED)
-            return True
-        except IsolationError as error:  # root of a container, with less than root's capabilities
-            if error.errno != errno.EPERM:
-                raise
-    uid, gid = os.geteuid(), os.getegid()
-    call("unshare", SHARED | NEWUSER)
     proc = os.open("/proc", os.O_PATH)
-    _map_ids(proc, (0, uid), (0, gid))
-    os.close(proc)
-    return False
+    try:
+        if os.geteuid() == 0 and _has_uid(UNUSED_UID):
+            try:
+                call("unshare", SHARED)
+                return True
+            except IsolationError as error:  # root of a container, with less than root's capabilities
+                if error.errno != errno.EPERM:
+                    raise
+        uid, gid = os.geteuid(), os.getegid()
+        call("unshare", SHARED | NEWUSER)
+        _map_ids(proc, (0, uid), (0, gid))
+        return False
+    finally:
+        os.close(proc)
 
 
 def enter_cell(*, proc: int, as_root: bool, file_mib: int) -> None:
@@ -72,6 +74,7 @@ def enter_cell(*, proc: int, as_root: bool, file_mib: int) -> None:
         call("prctl", _SET_DUMPABLE, 1, 0, 0, 0)  # lost with the uid, and without it /proc/self belongs to root
     call("unshare", NEWUSER)
     _map_ids(proc, (CELL_UID, owner), (CELL_UID, owner))
+    call("prctl", _SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     drop_capabilities()
 
 
@@ -83,6 +86,12 @@ def drop_capabilities() -> None:
 def die_with_parent(signal: int) -> None:
     """Ask the kernel for the signal when the thread that forked this process ends."""
     call("prctl", _SET_PDEATHSIG, signal, 0, 0, 0)
+
+
+def _has_uid(uid: int) -> bool:
+    """Whether this user namespace knows the uid: the one that a machine starts with knows all."""
+    with open("/proc/self/uid_map") as extents:
+        return any(int(first) <= uid < int(first) + int(count) for first, _, count in map(str.split, extents))
 
 
 def _map_ids(proc: int, uid: tuple[int, int], gid: tuple[int, int]) -> None:

@@ -16,7 +16,7 @@ import threading
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeAlias
+from typing import Any, ClassVar, Literal, NoReturn, TypeAlias
 
 Backend: TypeAlias = Literal["zygote", "bwrap", "unsafe"]
 Reason: TypeAlias = Literal["cpu", "wall", "memory", "output", "exit", "signal", "closed"]
@@ -25,6 +25,8 @@ ENVIRONMENT = {"PYTHONHASHSEED": "0", "PYTHONUTF8": "1", "LD_BIND_NOW": "1"}
 """All that the small process gets of one: sets in the same order in every run, UTF-8, and symbols looked up once instead of per cell."""
 START_S = 60.0
 """Wall time for the small process to start in; it takes a tenth of a second where nothing else runs."""
+HANG_UP_S = 2.0
+"""How long after its pipe is closed a cell may take to end."""
 GRACE_S = 10.0
 """How long after a cell's wall limit its end is waited for; the machine is in trouble if that is not enough."""
 
@@ -102,7 +104,7 @@ class Cell:
             except BlockingIOError:
                 pass
             except BrokenPipeError:
-                self._die()
+                self._hung_up()
 
     def receive(self) -> bytes:
         """The next message. Raises CellDied where the cell ends, or says more than it may, before the message is complete."""
@@ -115,6 +117,7 @@ class Cell:
     def close(self) -> Usage:
         """Kill the cell if it lives; nothing of it remains when this returns."""
         if self._closed is None:
+            self._closed = Usage(cpu_s=0.0, max_rss_mib=0.0, ended_by="closed")
             self._kill()
             try:
                 end = self._end or self._await_end()
@@ -131,7 +134,7 @@ class Cell:
             except BlockingIOError:
                 continue
             if not chunk:
-                self._die()
+                self._hung_up()
             self._received += chunk
         taken = bytes(self._received[:size])
         del self._received[:size]
@@ -152,7 +155,14 @@ class Cell:
         if self._status.fileno() in ready and fd not in ready:
             self._die()
 
-    def _die(self) -> None:
+    def _hung_up(self) -> NoReturn:
+        """A pipe's other end is closed: the cell is ending, and how is about to be told, or it has closed the pipe and lives on."""
+        if self._end is None and not select.select([self._status], [], [], HANG_UP_S)[0]:
+            self._kill()
+            raise CellDied("exit", "it closed its pipe to the judge")
+        self._die()
+
+    def _die(self) -> NoReturn:
         end = self._end or self._await_end()
         raise CellDied(end["ended_by"], end["detail"])
 

@@ -116,7 +116,11 @@ class Bubblewrapped:
             with contextlib.suppress(ProcessLookupError):  # it has ended by itself, and bwrap is about to
                 signal.pidfd_send_signal(pidfd, signal.SIGKILL)
 
-        return Started(pid=process.pid, kill=kill, clock_pid=child, clean=lambda: os.close(pidfd), codes_for_signals=True)
+        def clean() -> None:
+            os.close(pidfd)
+            process.returncode = 0  # it has been waited for: subprocess, which would wait again, need not
+
+        return Started(pid=process.pid, kill=kill, clock_pid=child, clean=clean, codes_for_signals=True)
 
 
 class Limited:

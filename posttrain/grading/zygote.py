@@ -116,12 +116,12 @@ class Zygote:
         cpu_s = usage.ru_utime + usage.ru_stime
         ended_by, detail = _cause(running, status, cpu_s, usage.ru_maxrss / 1024)
         end = {"ended_by": ended_by, "detail": detail, "cpu_s": cpu_s, "max_rss_mib": usage.ru_maxrss / 1024}
-        _tell(running.status, end)
         for fd in (running.status.fileno(), running.pidfd):
             if self.by_fd.pop(fd, None):
                 self.poll.unregister(fd)
-        running.status.close()
         os.close(running.pidfd)
+        _tell(running.status, end)
+        running.status.close()
 
     def _kill_all(self) -> None:
         for running in {id(running): running for running in self.by_fd.values()}.values():
