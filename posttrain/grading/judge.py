@@ -21,7 +21,7 @@ from functools import lru_cache
 from types import CodeType, TracebackType
 from typing import Any, TextIO
 
-from posttrain.grading.remote import SHOWN, Broken, Remote, Session
+from posttrain.grading.remote import Broken, Remote, Session, shown
 from posttrain.grading.sandbox import CellLimits, Sandbox, SandboxError
 from posttrain.types import Verdict
 
@@ -60,7 +60,7 @@ def judge(question: Question, sandbox: Sandbox, limits: CellLimits) -> Judgement
         ready, space = plan(question.tests, question.prompt, question.entry_point), _namespace(question.prompt)
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
         return Judgement(
-            verdict=Verdict(status="gold_unparsable", rule="tests", why=f"the tests do not compile: {error}"[:SHOWN]), cpu_s=0.0
+            verdict=Verdict(status="gold_unparsable", rule="tests", why=shown(f"the tests do not compile: {error}")), cpu_s=0.0
         )
     expected = {name: type(name, (Exception,), {}) for name in ready.exceptions}
     try:
@@ -71,7 +71,7 @@ def judge(question: Question, sandbox: Sandbox, limits: CellLimits) -> Judgement
             verdict = _loaded(session, question.program) or _tested(session, ready.code, space)
             return Judgement(verdict=verdict, cpu_s=cell.close().cpu_s)
     except SandboxError as error:
-        return Judgement(verdict=Verdict(status="unscored", rule="sandbox", why=str(error)[:SHOWN]), cpu_s=0.0)
+        return Judgement(verdict=Verdict(status="unscored", rule="sandbox", why=shown(str(error))), cpu_s=0.0)
 
 
 def _loaded(session: Session, program: str) -> Verdict | None:
@@ -116,10 +116,10 @@ def _of_raised(error: BaseException) -> str:
 
 def _said(error: BaseException) -> str:
     try:
-        said = " ".join(str(error).split())[:SHOWN]
-    except Exception:  # a number too long to be printed, say
+        said = str(error)
+    except BaseException:  # a number too long to be printed, or an object of a program that has ended
         said = ""
-    return f"{type(error).__name__}: {said}" if said else type(error).__name__
+    return shown(f"{type(error).__name__}: {said}" if said else type(error).__name__)
 
 
 def _line(trace: TracebackType | None) -> str:

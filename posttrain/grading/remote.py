@@ -22,7 +22,12 @@ EXCEPTIONS = {name: kind for name, kind in vars(builtins).items() if isinstance(
 BUILTINS = {id(value): name for name, value in vars(builtins).items() if callable(value)}
 ENDS: dict[str, VerdictStatus] = {"cpu": "timeout", "wall": "timeout", "memory": "limit", "output": "limit"}
 UNREADABLE = (plain.Malformed, ValueError, RecursionError, AttributeError, LookupError, TypeError)
-SHOWN = 200  # characters of what a program says
+SHOWN = 250  # characters of what a program says
+
+
+def shown(said: str) -> str:
+    """What a program says, fit for a log and a terminal: one line, not long, nothing in it that is not printable."""
+    return "".join(char if char.isprintable() else "?" for char in " ".join(said[: 4 * SHOWN].split())[:SHOWN])
 
 
 class Broken(BaseException):
@@ -69,11 +74,11 @@ class Session:
         except CellDied as death:
             self._end(ENDS.get(death.reason, "crash"), f"cell: {death.reason}", f"the program's process ended: {death.detail}")
         except SandboxError as failure:
-            self._end("unscored", "sandbox", str(failure)[:SHOWN])
+            self._end("unscored", "sandbox", str(failure))
         except MemoryError:
             self._end("limit", "program", "what the program returned takes more memory than the tests may use")
         except UNREADABLE as odd:
-            self._end("crash", "protocol", f"not a reply to what was asked: {type(odd).__name__}: {odd}"[:SHOWN])
+            self._end("crash", "protocol", f"not a reply to what was asked: {type(odd).__name__}: {odd}")
         if isinstance(error, StopIteration) and request["op"] != "next":
             error = RuntimeError("the program raised StopIteration")  # out of a call it would end a loop of the tests, as if all were done
         if error is not None:
@@ -90,7 +95,7 @@ class Session:
     def _read(self, reply: dict[str, Any], args: tuple[Any, ...]) -> tuple[Any, BaseException | None]:
         """The value or the exception in a reply, after what the call did to its arguments."""
         if "limit" in reply:
-            self._end("limit", "program", f"the program hit a limit: {reply['limit']}"[:SHOWN])
+            self._end("limit", "program", f"the program hit a limit: {reply['limit']}")
         for position, tree in reply.get("changed", ()):
             plain.update(args[position], self._decode(tree))
         if "raised" in reply:
@@ -121,7 +126,7 @@ class Session:
         try:
             return plain.encode(value, self._refer)
         except plain.TooLarge as error:
-            self._end("unscored", "tests", f"the tests pass an argument that cannot cross: {error}")
+            self._end("limit", "tests", f"an argument that cannot cross: {error}")  # the tests' own would have failed the reference
 
     def _decode(self, tree: plain.Tree) -> Any:
         return plain.decode(tree, self._resolve)
@@ -143,7 +148,7 @@ class Session:
         return (RemoteIterator if tag == "iter" else Remote)(self, {tag: payload})
 
     def _end(self, status: VerdictStatus, rule: str, why: str) -> NoReturn:
-        self.broken = Broken(status, rule, " ".join(why.split()))
+        self.broken = Broken(status, rule, shown(why))
         raise self.broken from None
 
 

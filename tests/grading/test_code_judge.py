@@ -84,6 +84,19 @@ def test_a_loop_of_the_tests_does_not_end_where_the_program_raises_stop_iteratio
     assert verdict(sandbox, "def f(x): raise StopIteration", silent).status == "crash"
 
 
+@pytest.mark.parametrize("said", ["\ud800", "\x1b[31mpassed\x1b[0m\r", "x\n" * 1000, "\u202e\x00"])
+def test_what_a_program_says_is_fit_for_a_log_and_a_terminal(sandbox, said):
+    why = verdict(sandbox, f"def f(): raise ValueError({said!r})", "f()").why
+    assert why.isprintable()
+    assert len(why) < 300
+    why.encode()
+
+
+def test_a_failure_that_quotes_an_object_of_the_programs_is_still_a_failure(sandbox):
+    program = "import os\nclass Odd:\n    def __str__(self): os._exit(0)\ndef f(): return Odd()"
+    assert verdict(sandbox, program, "assert f() == 1, f()").status == "wrong"
+
+
 def test_cpu_time_is_the_programs_own(sandbox):
     question = Question(program="x = sum(range(4_000_000))\ndef f(): return 1", tests="sum(range(10**6))\nassert f() == 1", entry_point="f")
     busy = judge(question, sandbox, CellLimits(cpu_s=10.0))
