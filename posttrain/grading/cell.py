@@ -20,42 +20,14 @@ Fds: TypeAlias = tuple[int, int, int]
 Enter: TypeAlias = Callable[[], None]
 READ_FD, WRITE_FD = 3, 4
 """Where a guest finds the two pipes to the judge; 0, 1 and 2 lead nowhere."""
-EXIT_MEMORY, EXIT_SETUP = 97, 98
-"""Exit codes of a guest that let a MemoryError through, and of a cell that never got to its guest."""
+EXIT_MEMORY = 97
+"""Exit code of a guest that let a MemoryError through."""
 STACK_MIB = 64
 
 FAMILIAR = (
-    *(
-        "abc",
-        "array",
-        "ast",
-        "base64",
-        "bisect",
-        "calendar",
-        "cmath",
-        "collections",
-        "contextlib",
-        "copy",
-        "csv",
-        "dataclasses",
-        "datetime",
-    ),
-    *("decimal", "enum", "fractions", "functools", "hashlib", "heapq", "inspect", "io", "itertools", "json", "math", "operator", "pickle"),
-    *(
-        "queue",
-        "random",
-        "re",
-        "statistics",
-        "string",
-        "struct",
-        "textwrap",
-        "threading",
-        "time",
-        "traceback",
-        "types",
-        "typing",
-        "unicodedata",
-    ),
+    "abc array ast base64 bisect calendar cmath collections contextlib copy csv dataclasses datetime decimal enum fractions functools "
+    "hashlib heapq inspect io itertools json math operator pickle queue random re statistics string struct textwrap threading time "
+    "traceback types typing unicodedata"
 )
 """Modules that solutions like to import: a cell forked from a process that has them starts at once."""
 
@@ -73,10 +45,10 @@ def load_guest(path: str) -> ModuleType:
 def run(guest: Callable[[int, int], Any], fds: Fds, limits: dict[str, Any], *, enter: Enter, filter: Filter | None) -> None:
     """Isolate this process, run the guest in it, end; never returns.
 
-    `enter` does what needs descriptors and privileges that go next; A trial ends where the guest
-    would begin.
+    `enter` is the part of the isolation that needs descriptors and privileges which are gone afterwards. Whatever fails before the guest
+    begins is told on the third descriptor, which the guest never sees. A trial ends where the guest would begin.
     """
-    status, report = EXIT_SETUP, fds[2]
+    status, report, begun = 1, fds[2], False
     try:
         enter()
         report = keep_only(fds)
@@ -84,7 +56,7 @@ def run(guest: Callable[[int, int], Any], fds: Fds, limits: dict[str, Any], *, e
         if filter is not None:
             filter.install()
         os.close(report)
-        status = 1
+        begun = True
         if not limits.get("trial"):
             guest(READ_FD, WRITE_FD)
         status = 0
@@ -93,8 +65,8 @@ def run(guest: Callable[[int, int], Any], fds: Fds, limits: dict[str, Any], *, e
     except SystemExit as leaving:
         status = leaving.code if isinstance(leaving.code, int) else int(leaving.code is not None)
     except BaseException as error:
-        if status == EXIT_SETUP:
-            os.write(report, json.dumps({"setup": f"{type(error).__name__}: {error}"[:500]}).encode())
+        if not begun:
+            os.write(report, json.dumps({"ended_by": "setup", "detail": f"{type(error).__name__}: {error}"[:500]}).encode())
     finally:
         os._exit(status & 0xFF)
 

@@ -195,7 +195,7 @@ class Sandbox:
     """The module whose `main` the small process runs."""
 
     def __init__(self, backend: Backend | None = None, *, allow_unsafe: bool = False, guest: Path | None = None) -> None:
-        """`backend` None takes zygote, else bwrap. Raises SandboxError where the kernel allows neither.
+        """`backend` None takes zygote, else bwrap. Raises SandboxError where the kernel allows neither. `guest` is a script with a `main`.
 
         "unsafe" wants `allow_unsafe` as well: it sets resource limits and nothing else, so that the code can read, write, delete and
         connect to whatever its user can. For code that you trust, or inside a machine that is itself thrown away.

@@ -144,13 +144,16 @@ class Limited:
         if pid == 0:
             cell.run(self.guest, fds, limits, enter=enter, filter=None)
 
+        def kill_group() -> None:
+            with contextlib.suppress(ProcessLookupError):  # it is there only once the cell has made it
+                os.killpg(pid, signal.SIGKILL)
+
         def kill() -> None:
-            for send in (os.killpg, os.kill):  # the group is there only once the cell has made it
-                with contextlib.suppress(ProcessLookupError):
-                    send(pid, signal.SIGKILL)
+            kill_group()
+            os.kill(pid, signal.SIGKILL)
 
         def clean() -> None:
-            kill()  # children in its group outlive it
+            kill_group()  # children of the cell outlive it
             shutil.rmtree(folder, ignore_errors=True)
 
         return Started(pid=pid, kill=kill, clock_pid=pid, clean=clean)
@@ -160,7 +163,7 @@ BACKENDS = {"zygote": Forked, "bwrap": Bubblewrapped, "unsafe": Limited}
 
 
 def _import_familiar() -> None:
-    for name in cell.FAMILIAR:
+    for name in cell.FAMILIAR.split():
         importlib.import_module(name)
 
 

@@ -53,11 +53,13 @@ class Zygote:
         gc.collect()
         gc.freeze()  # else a collection in a cell would copy every page of these objects
         while True:
-            for fd, _ in self.poll.poll(self._until_next_look()):
-                if fd == self.parent or (fd == self.control.fileno() and not self._accept()):
-                    return self._kill_all()
+            ready = {fd for fd, _ in self.poll.poll(self._until_next_look())}
+            for fd in ready:
                 if (running := self.by_fd.get(fd)) is not None:
                     self._ended(running) if fd == running.pidfd else self._closed(running)
+            # new cells last: theirs may be the numbers of descriptors that were ready, and are closed by now
+            if self.parent in ready or (self.control.fileno() in ready and not self._accept()):
+                return self._kill_all()
             self._look()
 
     def _accept(self) -> bool:
@@ -142,8 +144,6 @@ def _cause(running: Running, status: int, cpu_s: float, rss_mib: float) -> tuple
         code = 128 - code
     if running.killed_for == "closed":
         return "closed", ""
-    if code == cell.EXIT_SETUP:
-        return "setup", ""
     if code == cell.EXIT_MEMORY or code == -signal.SIGKILL or (code < 0 and rss_mib > 0.9 * limits["memory_mib"]):
         return "memory", f"{rss_mib:.0f} MiB resident at most, the limit is {limits['memory_mib']:g} MiB of address space"
     if code < 0:

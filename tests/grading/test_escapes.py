@@ -86,21 +86,30 @@ def test_where_nothing_isolates_the_same_program_escapes(hostile: Attack, world:
 
 def table() -> str:
     """What each program tries and what stopped it in each backend, in Markdown."""
-    lines = ["| program | tries to | held by | zygote | bwrap |", "|---|---|---|---|---|"]
+    backends = {"zygote": "zygote", "unfiltered": "zygote, its filter taken out", "bwrap": "bwrap"}
+    lines = [f"| program | tries to | held by | {' | '.join(backends.values())} |", "|---" * (3 + len(backends)) + "|"]
     for hostile in ATTACKS:
-        row = [_outcome(backend, hostile) for backend in ("zygote", "bwrap")]
+        row = [_outcome(backend, hostile) for backend in backends]
         lines.append(f"| {' | '.join([hostile.name, hostile.tries, hostile.held_by, *row])} |")
     return "\n".join(lines)
 
 
 def _outcome(backend: str, hostile: Attack) -> str:
+    if backend == "unfiltered" and hostile.filter_alone:
+        return "(the filter is what holds it)"
     with tempfile.TemporaryDirectory() as folder, hostile_world(Path(folder)) as world, open_sandbox(backend) as sandbox:
         ended, said = attack(sandbox, world, hostile)
         if escaped := escapes(hostile, world, ended, said):
             return f"**ESCAPED**: {', '.join(escaped)}"
         if ended:
             return f"ended: {ended}"
-        return ", ".join(dict.fromkeys(re.findall(r"[\"'](\w+): ", said))) or "nothing found"
+        return "; ".join(dict.fromkeys(_errors(said))) or "nothing there"
+
+
+def _errors(said: str) -> list[str]:
+    """What the system said to each attempt: the message without its number and path, or the exception's name."""
+    found = re.findall(r"['\"](\w+): (?:\[Errno \d+\] )?([^:'\"]*)", said)
+    return [message.strip().lower() or name for name, message in found]
 
 
 if __name__ == "__main__":

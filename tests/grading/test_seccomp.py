@@ -16,12 +16,14 @@ ARCH = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7}
 REFUSED = {  # numbers from the kernel's tables, x86_64 and aarch64
     "socket": (41, 198), "connect": (42, 203), "bind": (49, 200), "sendmsg": (46, 211), "fork": (57, None), "vfork": (58, None),
     "execve": (59, 221), "ptrace": (101, 117), "mount": (165, 40), "umount2": (166, 39), "pivot_root": (155, 41), "chroot": (161, 51),
-    "unshare": (272, 97), "setns": (308, 268), "keyctl": (250, 219), "add_key": (248, 217), "bpf": (321, 280), "perf_event_open": (298, 241),
+    "unshare": (272, 97), "setns": (308, 268), "keyctl": (250, 219), "add_key": (248, 217), "bpf": (321, 280),
+    "perf_event_open": (298, 241),
     "process_vm_readv": (310, 270), "process_vm_writev": (311, 271), "kexec_load": (246, 104), "setuid": (105, 146), "setgid": (106, 144),
     "setresuid": (117, 147), "setgroups": (116, 159), "capset": (126, 91), "prctl": (157, 167), "shmget": (29, 194), "msgget": (68, 186),
     "mq_open": (240, 180), "memfd_create": (319, 279), "execveat": (322, 281), "userfaultfd": (323, 282), "init_module": (175, 105),
     "name_to_handle_at": (303, 264), "open_by_handle_at": (304, 265), "mknodat": (259, 33), "reboot": (169, 142), "sethostname": (170, 161),
-    "personality": (135, 92), "setsid": (112, 157), "inotify_init1": (294, 26), "chown": (92, None), "fchownat": (260, 54), "seccomp": (317, 277),
+    "personality": (135, 92), "setsid": (112, 157), "inotify_init1": (294, 26), "chown": (92, None), "fchownat": (260, 54),
+    "seccomp": (317, 277),
 }  # fmt: skip
 NEWER = {"pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "pidfd_open": 434, "clone3": 435, "pidfd_getfd": 438,
          "process_madvise": 440, "mount_setattr": 442, "landlock_create_ruleset": 444, "a call of the future": 700}  # fmt: skip
