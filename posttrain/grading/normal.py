@@ -6,7 +6,7 @@ by their exponents' terms. Nothing is evaluated in floating point but signs; `Be
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import ceil, comb, factorial, floor, gcd, isqrt, lcm, pi
+from math import acos, asin, atan, ceil, comb, factorial, floor, gcd, isqrt, lcm, pi
 
 from posttrain.grading.forms import (
     BaseNumeral, Call, Constant, Degrees, Form, Matrix, Number, Percent, Power, Product, Quantity, Quotient, Ratio, Sum, Symbol,
@@ -36,14 +36,18 @@ class Normaliser:
     log_base: int | None = None
     sums: dict[str, Poly] = field(default_factory=dict)
 
-    def zero(self, a: Rational, b: Rational) -> Fraction | bool:
-        """The value of a - b where it is rational (so 0 where they are equal), else True for "not a rational number"."""
+    def equal(self, a: Rational, b: Rational) -> bool | None:
+        """Whether two normal forms are the same number or function; None where the atoms that are left may be dependent.
+
+        Roots of different products of primes are linearly independent over the rationals (Besicovitch 1940), also beside pi, i and free
+        symbols: among these alone a difference that is not spelled zero is not zero.
+        """
+        if a == b:
+            return True
         top = add(self.times(a.top, b.bottom), self.times(b.top, a.bottom), -1)
         if not top:
-            return Fraction(0)
-        bottom = self.times(a.bottom, b.bottom)
-        value, below = as_constant(top), as_constant(bottom)
-        return value / below if value is not None and below else True
+            return True
+        return False if as_constant(top) is not None or all(map(_is_independent, {name for m in top for name, _ in m})) else None
 
     def times(self, a: Poly, b: Poly) -> Poly:
         if a == ONE or b == ONE:
@@ -324,17 +328,16 @@ class Normaliser:
         return table.get(turns)
 
     def inverse_trigonometric(self, function: str, value: Rational) -> Rational | None:
-        """The special angle whose sine, cosine or tangent is `value`, if there is one."""
-        for step in range(-30, 61) if function == "cos" else range(-30, 31):
-            if step % 5 and step % 6 or (function == "cos" and step < 0) or (function == "tan" and abs(step) == 30):
-                continue
-            angle = _whole(scaled(atom("pi"), Fraction(step, 60)))
-            try:
-                if self.zero(self.trigonometric(function, angle), value) == 0:
-                    return angle
-            except (Beyond, ZeroDivisionError):
-                continue
-        return None
+        """The special angle whose sine, cosine or tangent is `value`, if there is one: guessed in floating point, then proved."""
+        top, bottom = _approximate(value.top), _approximate(value.bottom)
+        if top is None or not bottom or (function != "tan" and abs(top[0]) > abs(bottom[0])):
+            return None
+        guess = {"sin": asin, "cos": acos, "tan": atan}[function](top[0] / bottom[0])
+        angle = _whole(scaled(atom("pi"), Fraction(round(guess / pi * 60), 60)))
+        try:
+            return angle if self.equal(self.trigonometric(function, angle), value) else None
+        except (Beyond, ZeroDivisionError):
+            return None
 
     def hyperbolic(self, name: str, value: Rational) -> Rational:
         if name == "tanh":
@@ -482,6 +485,10 @@ def substituted(form: Form, variable: Form, value: Form) -> Form:
     return form
 
 
+def _is_independent(name: str) -> bool:
+    return name in ("pi", "i") or name.startswith("s:") or (name.startswith("n:") and int(name[2:]) <= LARGEST_TRIAL**2)
+
+
 def _whole(poly: Poly) -> Rational:
     return Rational(poly, ONE)
 
@@ -518,19 +525,25 @@ def _fraction_root(value: Fraction) -> Fraction | None:
 
 def _sign(poly: Poly) -> int:
     """The sign of a number in radicals and pi, 0 where it is no such number or close to zero."""
+    found = _approximate(poly)
+    return 0 if found is None or abs(found[0]) < 1e-9 * found[1] else 1 if found[0] > 0 else -1
+
+
+def _approximate(poly: Poly) -> tuple[float, float] | None:
+    """The value of a number in radicals and pi, and the size of its terms; None for any other."""
     total = scale = 0.0
     try:
         for monomial, coefficient in poly.items():
-            value = float(coefficient)
+            value = coefficient.numerator / coefficient.denominator
             for name, e in monomial:
                 if name != "pi" and not name.startswith("n:"):
-                    return 0
+                    return None
                 value *= (pi if name == "pi" else float(int(name[2:]))) ** float(e)
             total += value
             scale += abs(value)
     except OverflowError:
-        return 0
-    return 0 if abs(total) < 1e-9 * scale else 1 if total > 0 else -1
+        return None
+    return total, scale
 
 
 def _of_numbers(name: str, numbers: list[Fraction]) -> Fraction | int | None:
