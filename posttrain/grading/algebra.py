@@ -25,7 +25,7 @@ POINTS = 4
 MOST_BITS = 100_000
 HIGHEST_FACTORIAL = 3_000
 SIMPLIFIABLE = 80  # operations; beyond, numbers alone decide
-PROOF_S = 0.7  # CPU seconds
+PROOF_S = 0.4  # CPU seconds
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     name: getattr(sympy, target)
     for name, target in {

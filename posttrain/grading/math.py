@@ -9,7 +9,7 @@ import re
 from fractions import Fraction
 from functools import lru_cache
 
-from posttrain.grading.forms import Form, Number, Text, show
+from posttrain.grading.forms import Form, Listing, Number, Text, show
 from posttrain.grading.grammar import LONGEST, TooLarge, Unreadable, plain_words, read
 from posttrain.grading.latex import Thousands, ambiguous_commas
 from posttrain.grading.policy import DEFAULT, MathPolicy
@@ -48,6 +48,17 @@ def spelling(text: str) -> str:
         return show(read(text.strip(_DOLLARS)))
     except (Unreadable, TooLarge):
         return text.strip()
+
+
+def is_prose(text: str) -> bool:
+    """Whether the text says more than one answer: words that the grammar takes whole, or cannot read."""
+    if len(text) > LONGEST:
+        return True
+    try:
+        form = _read(text.strip(_DOLLARS), "outer")
+    except (Unreadable, TooLarge):
+        return True
+    return isinstance(form, Text) or (isinstance(form, Listing) and any(isinstance(item, Text) for item in form.items))
 
 
 def _plain(gold: str, answer: str) -> Verdict | None:

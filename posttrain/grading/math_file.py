@@ -3,16 +3,20 @@
 import argparse
 import json
 import sys
+import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
 
-from posttrain.grading.answer import final_answer
+from posttrain.grading.answer import fallback_answer, final_answer, find_answer
 from posttrain.grading.batch import compare
 from posttrain.grading.file import Located, read_rows, summarise, summary_lines, text_field, write_rows
-from posttrain.types import Verdict
+from posttrain.grading.math import is_prose
+from posttrain.grading.policy import DEFAULT, MathPolicy
+from posttrain.types import DataError, Verdict
 
 CHUNK = 256
 EPILOG = """\
@@ -50,15 +54,46 @@ def cli(argv: Sequence[str]) -> int:
     return 0
 
 
-def grade_rows(rows: Sequence[Located], gold: str, pred: str, *, whole_text: bool) -> list[Verdict]:
-    """A verdict on each ("file:line", row), in order; raises `DataError` on a row without its texts before anything is graded."""
-    pairs = []
+def grade_rows(rows: Sequence[Located], gold: str, pred: str, *, whole_text: bool) -> list[tuple[Verdict, float]]:
+    """(verdict, seconds) of each ("file:line", row), in order; raises `DataError` on a row without its texts before any is graded."""
+    questions = []
     for where, row in rows:
         reference, said = (text_field(where, row, name) for name in (gold, pred))
-        answer = final_answer(said)
-        pairs.append((final_answer(reference) or reference, answer if whole_text or answer is not None else said))
-    chunks = [pairs[i : i + CHUNK] for i in range(0, len(pairs), CHUNK)]
-    return [verdict for chunk in tqdm(chunks, desc="grading", unit="chunk", disable=len(chunks) < 4) for verdict in compare(chunk)]
+        reference = final_answer(reference) or reference
+        answer, how = (final_answer(said), "") if whole_text else read_answer(said, reference)
+        questions.append((reference, answer, how, policy_of(where, row)))
+    return [_timed(*question) for question in tqdm(questions, desc="grading", unit="row", disable=len(questions) < 1000)]
+
+
+def read_answer(said: str, reference: str) -> tuple[str, str]:
+    """(answer, how it was found if by a guess): the box or closing line, else the whole text, else the last formula or number in prose.
+
+    Prose is what the grammar takes for words, or cannot read, though the reference is mathematics.
+    """
+    found = find_answer(said)
+    if found:
+        return found.text, ""
+    if (is_prose(said) and not is_prose(reference)) and (guess := fallback_answer(said)):
+        return guess.text, guess.how
+    return said, ""
+
+
+def policy_of(where: str, row: dict[str, Any]) -> MathPolicy:
+    """The policy with the row's own `precision`: decimals of so many digits count as rounded."""
+    digits = row.get("precision")
+    if digits is None:
+        return DEFAULT
+    if not isinstance(digits, int) or digits < 1:
+        raise DataError(f"{where}: 'precision' must be a whole number of digits from 1 on, found {digits!r}")
+    return MathPolicy(answer_digits=min(digits, DEFAULT.answer_digits))
+
+
+def _timed(reference: str, answer: str | None, how: str, policy: MathPolicy) -> tuple[Verdict, float]:
+    started = time.perf_counter()
+    (verdict,) = compare([(reference, answer)], policy)
+    if how:
+        verdict = replace(verdict, why=f"{verdict.why} (answer: the {how} in the text)")
+    return verdict, time.perf_counter() - started
 
 
 def report(summary: dict[str, Any], *, as_json: bool) -> None:
