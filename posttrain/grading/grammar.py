@@ -21,14 +21,15 @@ RELATIONS = {"=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", "
              "notin": "notin", "subset": "subset", "subseteq": "subset", "sim": "~", "cong": "~", "propto": "propto"}  # fmt: skip
 SOFT = frozenset("where for with because since as such given is are which who the a an so thus hence total about approximately only "
                  "exactly answer final value values sequence both just in each per of on and to from therefore we get".split())  # fmt: skip
-CUTS = frozenset(("where", "for", "with", "because", "since", "such", "is", "are", "given"))
+REMARKS = frozenset(("where", "because", "since", "such", "given"))  # what follows explains all of the answer
+CUTS = REMARKS | {"for", "with", "is", "are"}  # what follows explains one item
 TELLING = frozenset("no not none least most than odd even more less greater over under every any all if when unless otherwise except "
                     "never without either neither nor before after prime composite positive negative or".split())  # fmt: skip
 LIMITING = frozenset("not no least most more less greater fewer over under odd even or if when unless otherwise".split())
 _CLOSES = {"(": ")]", "[": ")]", "{": "}", "lfloor": ("rfloor",), "lceil": ("rceil",), "langle": ("rangle",), "begin": ("end",)}
 _CLOSING = {")", "]", "}", "rfloor", "rceil", "rangle", "end"}
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "lg": "log", "sign": "sgn"}
-_ACCENTS = frozenset("overline bar vec hat overrightarrow widehat tilde dot mathbb mathfrak mathscr underline angle triangle".split())
+_ACCENTS = frozenset("overline bar vec hat overrightarrow widehat tilde dot mathbb mathfrak mathscr underline".split())
 _APPLIED = frozenset("fghFGHPQW")  # letters that are functions where a bracket follows
 _EMPTY = frozenset(("phantom", "hspace", "vspace", "color", "tag", "label", "kern", "mkern", "mskip"))
 
@@ -73,7 +74,7 @@ class _Reader:
         if level > DEEPEST:
             raise TooLarge(f"deeper than {DEEPEST} levels")
         self.depth = level
-        parts = [part for part in _split(_before_remark(tokens), _is_separator) if part]
+        parts = [part for part in _split(_before_remark(tokens, REMARKS), _is_separator) if part]
         if not parts:
             raise Unreadable("nothing there")
         items = tuple(self.item(part, level) for part in parts)
@@ -81,6 +82,7 @@ class _Reader:
 
     def item(self, tokens: list[Token], level: int) -> Form:
         """One answer without the words around it; words that change its meaning make the whole of it words."""
+        tokens = _before_remark(tokens, CUTS)
         words = [token.text.casefold() for token, depth in _with_depth(tokens) if token.kind == "word" and depth == 0]
         if not words:
             return self.chain(tokens, level)
@@ -96,6 +98,8 @@ class _Reader:
             return _chained([Text(label), self.item(tokens[start + 1 :], level)], ["="])
         rest = tokens[start:]
         end = next((i for i, (token, depth) in enumerate(_with_depth(rest)) if token.kind == "word" and depth == 0), len(rest))
+        if all(token.kind == "symbol" for token in rest[:end]) and (start or len(words) > 1):
+            return Text(_words_of(tokens))  # "a triangle", "f is odd": letters among words are words
         if not end or not _is_unit(rest[end:]):
             raise Unreadable("words in the midst of mathematics")
         value = self.chain(rest[: end - 1] if rest[end - 1].text in ("^", "/") else rest[:end], level)
@@ -121,6 +125,10 @@ class _Reader:
 
     def expression(self, tokens: list[Token], level: int, *, label: bool = False) -> Form:
         """Set operations between sums; `label` allows any letter to be a function, as in "u(x) = ..."."""
+        if any(token.text == "choose" for token in tokens):
+            top, *bottom = _split(tokens, lambda token: token.text == "choose" and token.kind == "command")
+            if len(bottom) == 1:
+                return Call("binom", (self.expression(top, level), self.expression(bottom[0], level)))
         parts: list[list[Token]] = [[]]
         operations: list[str] = []
         previous = None
@@ -295,6 +303,8 @@ class _Expression:
             raise Unreadable("something is missing at the end")
         self.at += 1
         if token.kind == "number":
+            if "." in token.text and self.accept("ldots"):
+                return _continued(token.text)
             return _number(token.text)
         if token.kind == "repeating":
             return _repeating(token.text)
@@ -382,6 +392,11 @@ class _Expression:
         if name in _EMPTY:
             self.raw()
             return self.atom()
+        if name in ("angle", "triangle"):
+            start = self.at
+            while self.peek() and self.peek().kind == "symbol":
+                self.at += 1
+            return Symbol(f"{name}({''.join(token.text for token in self.tokens[start : self.at])})")
         if name in _ACCENTS:
             inside = "".join(self.raw())
             return NamedSet(inside + self.superscript()) if name == "mathbb" else Symbol(f"{name}({inside})")
@@ -424,6 +439,8 @@ class _Expression:
         args = self.function_arguments(name)
         if name in ("sqrt", "cbrt"):
             form: Form = Call("root", (*args, number(2 if name == "sqrt" else 3)))
+        elif name == "cis":
+            form = Power(Constant("e"), Product((Constant("i"), args[0])))
         elif name == "exp":
             form = Power(Constant("e"), args[0])
         elif name in ("log", "ln"):
@@ -567,12 +584,11 @@ def _is_separator(token: Token) -> bool:
     return token.text in (",", ";") if token.kind == "mark" else token.kind == "word" and token.text.casefold() in ("and", "or")
 
 
-def _before_remark(tokens: list[Token]) -> list[Token]:
+def _before_remark(tokens: list[Token], which: frozenset[str]) -> list[Token]:
     """Without a remark at the end that explains the answer: ", where k is an integer", "for all x"."""
     for i, (token, depth) in enumerate(_with_depth(tokens)):
-        if i and depth == 0 and token.kind == "word" and token.text.casefold() in CUTS:
-            before = [t for t in tokens[:i] if t.kind != "mark" or t.text != ","]
-            if any(t.kind != "word" for t in before):
+        if i and depth == 0 and token.kind == "word" and token.text.casefold() in which:
+            if any(t.kind not in ("word", "mark") for t in tokens[:i]):
                 return _trimmed(tokens[:i])
     return tokens
 
@@ -629,6 +645,16 @@ def _number(text: str) -> Number:
     if abs(int(exponent)) > 1000:
         raise TooLarge("an exponent of more than a thousand")
     return Number(value * Fraction(10) ** int(exponent))
+
+
+def _continued(text: str) -> Number:
+    """A decimal with dots after it: repeating where its last digits do, else cut off."""
+    whole, _, digits = text.partition(".")
+    for length in range(1, 7):
+        cycle = digits[-length:]
+        if len(digits) >= 2 * length and digits.endswith(cycle * (3 if length == 1 else 2)):
+            return _repeating(f"{whole}.{digits[:-length]}({cycle})")
+    return _number(text)
 
 
 def _repeating(text: str) -> Number:

@@ -42,8 +42,9 @@ _CHARACTERS |= {0x2460 + i: f" {i + 1}, " for i in range(20)}  # circled digits 
 
 FUNCTIONS = frozenset(
     "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth asin acos atan ln log lg exp sqrt abs "
-    "floor ceil gcd lcm min max det deg arg Re Im sgn sign binom cbrt root".split()
+    "floor ceil gcd lcm min max det deg arg Re Im sgn sign binom cbrt root cis".split()
 )
+_IN_TEXT = frozenset(("cis", "sin", "cos", "tan", "ln", "log"))
 _NAMES = {"pi": "pi", "infinity": "infty", "infty": "infty", "inf": "infty", "oo": "infty", "theta": "theta", "alpha": "alpha",
           "beta": "beta", "gamma": "gamma", "phi": "phi", "lambda": "lambda", "degrees": "degrees", "degree": "degrees", "deg": "degrees",
           "percent": "percent", "percentage": "percent", "pct": "percent", "mod": "bmod", "cup": "cup", "union": "cup",
@@ -98,6 +99,8 @@ def spell(text: str) -> str:
         text = text.translate(_CHARACTERS)
         text = "".join(c if c < "\x80" else unicodedata.normalize("NFKC", c) for c in text)
         text = "".join(str(unicodedata.digit(c)) if c > "\x7f" and c.isdigit() else c for c in text)
+    if ".m" in text:
+        text = re.sub(r"\b([ap])\.\s?m\b\.?", r"\1m", text)
     if "<su" in text:
         text = re.sub(r"<su([pb])>(.*?)</su\1>", lambda m: f"{'^' if m[1] == 'p' else '_'}{{{m[2]}}}", text)
     if "\\\\" in text:
@@ -148,8 +151,9 @@ def _pieces(text: str) -> list[tuple[str, bool]]:
     for match in _TEXT.finditer(text):
         pieces.append((text[last : match.start()], False))
         command, inside = match[1], match[2]
-        if command.startswith(("math", "operator", "rm")) and (len(inside.strip()) == 1 or inside.strip() in FUNCTIONS):
-            pieces.append((f" {inside.strip()} ", False))
+        name = inside.strip()
+        if name in _IN_TEXT or (command.startswith(("math", "operator", "rm")) and (len(name) == 1 or name in FUNCTIONS)):
+            pieces.append((f" {name} ", False))
         else:
             pieces.append((inside, True))
         last = match.end()
@@ -246,6 +250,8 @@ def _letters(token: Token, before: Token | None, after: Token | None) -> list[To
 
 def _is_word(token: Token, before: Token | None, after: Token | None) -> bool:
     text = token.text.lower()
+    if before and before.kind == "command" and before.text in ("angle", "triangle"):
+        return False
     if before and before.kind in ("number", "repeating") and text in UNITS and len(text) > 1:
         return True
     if before and not token.spaced and (before.kind in ("number", "repeating", "symbol") or before.text in ("^", "_", "\\")):

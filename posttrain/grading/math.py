@@ -21,6 +21,8 @@ _PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,300})(?:\.\d{1,300})?")
 _DOLLARS = "$ \n\t"
 _CHOICE = re.compile(r"\s*(?:\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{)?\s*(\()?([A-Z])(?:\)|\}|$|(?=[\s.,:;\]]))")
 _ONLY_CHOICE = re.compile(r"\s*(?:\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{)?\s*(\()?([A-Z])\)?\s*\}?[.)]?\s*")
+_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
+MANY_WORDS = 12
 _DECIMAL_COMMA = re.compile(r"(-?\d+),(\d\d)")
 
 Reading = tuple[Form, str]
@@ -52,7 +54,7 @@ def spelling(text: str) -> str:
 
 def is_prose(text: str) -> bool:
     """Whether the text says more than one answer: words that the grammar takes whole, or cannot read."""
-    if len(text) > LONGEST:
+    if len(text) > LONGEST or len(_WORD.findall(text)) >= MANY_WORDS:
         return True
     try:
         form = _read(text.strip(_DOLLARS), "outer")
@@ -91,7 +93,7 @@ def _letter(text: str) -> str | None:
     if only := _ONLY_CHOICE.fullmatch(text):
         return only[2]
     match = _CHOICE.match(text)
-    if not match or not re.search(r"[A-Za-z]{3}", text[match.end() :]) or "=" in text:
+    if not match or not (match[1] or re.search(r"[A-Za-z]{3}", text[match.end() :])) or "=" in text:
         return None
     follows = text[match.end() : match.end() + 1]
     return None if not match[1] and match[2] in "AI" and follows.isspace() else match[2]

@@ -4,6 +4,7 @@ Reading order: `Structure.same` sends a pair of forms to the rule for their kind
 """
 
 from itertools import product
+from math import isclose
 
 from posttrain.grading.forms import (
     EXPRESSIONS, Call, Chain, Constant, Form, Group, Listing, Matrix, NamedSet, Number, Percent, PlusMinus, Power, Product, Quantity,
@@ -14,7 +15,7 @@ from posttrain.grading.intervals import NoRealSet, Piece, conjunction, pieces
 from posttrain.grading.normal import Normaliser, substituted
 from posttrain.grading.numeric import unknowns, value
 from posttrain.grading.polynomial import Beyond, Poly, add, key, scaled
-from posttrain.grading.values import NeedsAlgebra, Values, exact
+from posttrain.grading.values import PARAMETERS, NeedsAlgebra, Values, exact
 
 MOST_ITEMS = 64
 _ORDER = ("<", "<=", ">", ">=")
@@ -68,6 +69,8 @@ class Structure(Values):
         if gold_value is not None and said is not None:
             if gold_names and names and not _names_agree(gold_names, names, gold_value):
                 return self.equations(gold, answer)
+            if _permuted(gold_names, names):
+                return self.by("tuple by names", isinstance(said, Group) and said.items == _permutation(gold_names, names, gold_value))
             renamed = _renamed(gold_names, names, said)
             return self.same(gold_value, renamed) and self.by("assignment")
         if gold_value is None and said is None:
@@ -79,7 +82,7 @@ class Structure(Values):
     def value_of_equation(self, gold: Chain, said: Form, named: bool) -> bool:
         """An expression for a reference that equates several: one of its sides, or the solution for what stands once in it."""
         if isinstance(said, EXPRESSIONS):
-            if all(unknowns(side) for side in gold.items) is False or len(gold.items) > 2 or "~" in gold.relations:
+            if len(gold.items) > 2 or "~" in gold.relations or not unknowns(gold):
                 return any(self.same(side, said) for side in gold.items if isinstance(side, EXPRESSIONS)) and self.by("value of a chain")
             left = difference(*gold.items)
             if self._vanishes(left):
@@ -138,6 +141,11 @@ class Structure(Values):
 
     def collections(self, gold: Form, answer: Form) -> bool:
         """Lists and sets in any order, each with its signs written out; a list is also a tuple without its brackets."""
+        gold, answer = _without_ranges(gold), _without_ranges(answer)
+        if not (isinstance(gold, (Listing, SetOf)) or isinstance(answer, (Listing, SetOf)) or any(map(has_sign_choice, (gold, answer)))):
+            return self.same(gold, answer)
+        if any(_is_real_set(form) for form in (gold, answer)) and not has_sign_choice(gold):
+            return self.real_sets(gold, answer)
         if isinstance(gold, Listing) and isinstance(answer, Listing) and len(gold.items) == len(answer.items):
             if self.policy.list_order == "kept":
                 return all(map(self.same, gold.items, answer.items)) and self.by("list")
@@ -151,8 +159,6 @@ class Structure(Values):
                     return self.by("tuple", False)
                 pairs = zip(a.items, b.items) if a is gold else zip(b.items, a.items)
                 return all(self.same(x, y) for x, y in pairs) and self.by("tuple without brackets")
-        if any(_is_real_set(form) for form in (gold, answer)):
-            return self.real_sets(gold, answer)
         for linked in (True, False) if any(map(has_sign_choice, (gold, answer))) else (True,):
             golds, answers = (members(form, linked) for form in (gold, answer))
             if self.same_bag(golds, answers, isinstance(gold, SetOf) or isinstance(answer, SetOf)):
@@ -230,7 +236,9 @@ class Structure(Values):
         ends = [(x, y) for p, q in zip(a, b) for x, y in ((p.low, q.low), (p.high, q.high))]
         if any(x.closed != y.closed for x, y in ends):
             return self.by("open or closed end", False)
-        return all(x.form == y.form or (abs(x.at) != float("inf") and self.equal(x.form, y.form)) for x, y in ends)
+        if not all(x.at == y.at or isclose(x.at, y.at, rel_tol=1e-3, abs_tol=1e-300) for x, y in ends):
+            return self.by("different ends", False)
+        return all(x.form == y.form or self.equal(x.form, y.form) for x, y in ends)
 
     def _set_structure(self, gold: Form, answer: Form) -> bool:
         if isinstance(gold, SetOperation) and isinstance(answer, SetOperation) and gold.operation == answer.operation:
@@ -376,6 +384,20 @@ def _names_agree(gold: tuple[Form, ...], answer: tuple[Form, ...], gold_value: F
     return bool(unknowns(gold_value))
 
 
+def _permuted(gold: tuple[Form, ...], answer: tuple[Form, ...]) -> bool:
+    """(x, y) = against (y, x) =."""
+    if not (len(gold) == len(answer) == 1 and isinstance(gold[0], Group) and isinstance(answer[0], Group)):
+        return False
+    return gold != answer and sorted(map(repr, gold[0].items)) == sorted(map(repr, answer[0].items))
+
+
+def _permutation(gold: tuple[Form, ...], answer: tuple[Form, ...], value: Form) -> tuple[Form, ...] | None:
+    if not isinstance(value, Group) or len(value.items) != len(gold[0].items):
+        return None
+    by_name = dict(zip(gold[0].items, value.items))
+    return tuple(by_name[name] for name in answer[0].items)
+
+
 def _renamed(gold_names: tuple[Form, ...], names: tuple[Form, ...], said: Form) -> Form:
     """f(z) = z^2 for f(x) = x^2: the argument's name is free."""
     for a, b in zip(gold_names, names):
@@ -405,6 +427,21 @@ def _is_real_set(form: Form) -> bool:
     if isinstance(form, Listing):
         return any(_is_order(item) or isinstance(item, (SetOperation, SetBuilder)) for item in form.items)
     return isinstance(form, (SetOperation, SetBuilder, NamedSet)) or _is_order(form)
+
+
+def _without_ranges(form: Form) -> Form:
+    """Without the statement that a parameter is a whole number: "n pi, n in Z" is "n pi"."""
+    if not isinstance(form, Listing):
+        return form
+    kept = tuple(item for item in form.items if not _is_range(item))
+    return form if not kept else kept[0] if len(kept) == 1 else Listing(kept)
+
+
+def _is_range(item: Form) -> bool:
+    match item:
+        case Chain((Symbol(name), NamedSet("Z" | "N" | "N_0") | Symbol("Z" | "N")), ("in",)):
+            return name in PARAMETERS
+    return False
 
 
 def _operands(form: Form) -> list[Form]:

@@ -10,14 +10,16 @@ from fractions import Fraction
 from functools import lru_cache
 
 from posttrain.grading.forms import (
-    BaseNumeral, Call, Degrees, Form, Number, Percent, Product, Quantity, Quotient, Ratio, Sum, children, number,
+    BaseNumeral, Call, Constant, Degrees, Form, Number, Percent, Product, Quantity, Quotient, Ratio, Sum, children, number,
 )  # fmt: skip
-from posttrain.grading.normal import Normaliser
-from posttrain.grading.numeric import evaluate, refuted
+from posttrain.grading.normal import Normaliser, substituted
+from posttrain.grading.numeric import evaluate, refuted, unknowns
 from posttrain.grading.policy import MathPolicy
 from posttrain.grading.polynomial import Beyond
 
 Prove = Callable[[Form, Form], tuple[bool, str]]
+PARAMETERS = frozenset("klmnj")  # letters for the whole number in a family of solutions
+CONSTANTS = frozenset("cCkK")  # of integration
 TRUNCATED_DIGITS = 6  # so many digits cut off instead of rounded still count
 
 _LENGTH = {"mm": "1/1000", "cm": "1/100", "dm": "1/10", "m": "1", "km": "1000", "in": "127/5000", "inch": "127/5000", "ft": "381/1250",
@@ -83,6 +85,7 @@ class Values:
             return self.rounded(gold, answer) or self.by("exact number", False)
         if isinstance(gold, Ratio) and isinstance(answer, Ratio):
             return self.ratios(gold, answer)
+        answer = self.renamed(gold, answer)
         if _decimals(gold) is not None or _decimals(answer) is not None:
             if self.rounded(gold, answer):
                 return True
@@ -106,12 +109,22 @@ class Values:
         equal, rule = self.prove(gold, answer)
         return self.by(rule, equal)
 
+    def renamed(self, gold: Form, answer: Form) -> Form:
+        """The answer with its free parameter named as in the reference: n pi for k pi, + c for + C."""
+        a, b = unknowns(gold), unknowns(answer)
+        if len(a - b) != 1 or len(b - a) != 1:
+            return answer
+        (old,), (new,) = b - a, a - b
+        family = {old.name, new.name} <= PARAMETERS and _has_pi(gold)
+        integral = {old.name, new.name} <= CONSTANTS and isinstance(gold, Sum) and new in gold.terms
+        return substituted(answer, old, new) if family or integral else answer
+
     def ratios(self, gold: Ratio, answer: Ratio) -> bool:
         """Proportional numbers; a part of zero or a written leading zero makes it a clock time, which is equal only as it is."""
         if len(gold.parts) != len(answer.parts):
             return self.by("ratio", False)
         if _is_time(gold) or _is_time(answer):
-            return all(self.plain(a, b) for a, b in zip(gold.parts, answer.parts)) and self.by("time")
+            return self.by("time", gold.written == answer.written)
         first, other = gold.parts[0], answer.parts[0]
         crossed = ((Product((a, other)), Product((b, first))) for a, b in zip(gold.parts[1:], answer.parts[1:]))
         return all(self.plain(a, b) for a, b in crossed) and self.by("ratio")
@@ -214,6 +227,11 @@ def _is_whole(form: Form) -> bool:
 def _is_time(ratio: Ratio) -> bool:
     parts = ratio.written.split(":")
     return any(part.startswith("0") for part in parts) or any(exact(part) == 0 for part in ratio.parts)
+
+
+@lru_cache(maxsize=4096)
+def _has_pi(form: Form) -> bool:
+    return form == Constant("pi") or isinstance(form, Degrees) or any(map(_has_pi, children(form)))
 
 
 @lru_cache(maxsize=4096)
