@@ -62,7 +62,7 @@ class Worker:
             return Verdict(status=status, why=why, rule=rule, gold_form=gold_form, pred_form=pred_form)
         except _WorkerFailed as failure:
             self.close()
-            return Verdict(status=failure.status, why=str(failure), rule="worker")
+            return Verdict(status=failure.status, why=str(failure), rule="worker", gold_form=reference[:300], pred_form=answer[:300])
 
     def close(self) -> None:
         if self.process is None:
@@ -132,10 +132,10 @@ Question = tuple[str, str] | tuple[str, str, MathPolicy]
 class Pool:
     """Up to `size` workers for any number of threads."""
 
-    def __init__(self, size: int, limits: Limits) -> None:
+    def __init__(self, size: int, limits: Limits, command: Sequence[str] = ()) -> None:
         self.size = size
         self.owner = os.getpid()
-        self.workers = [Worker(limits) for _ in range(size)]
+        self.workers = [Worker(limits, command) for _ in range(size)]
         self.idle: queue.LifoQueue[Worker] = queue.LifoQueue()  # last in, first out: a lone caller keeps one process warm, not all
         for worker in self.workers:
             self.idle.put(worker)

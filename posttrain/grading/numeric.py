@@ -182,7 +182,7 @@ def _call(name: str, args: tuple[Form, ...], environment: Mapping[Form, complex]
         return _rounded(complex(math.gamma(n + 1) / (math.gamma(k + 1) * math.gamma(n - k + 1))), 64)
     if name == "mod" and values[1].value:
         return _rounded(complex(_real(first.value) % _real(values[1].value)), 16)
-    if name in ("forall", "cases", "aligned", "align", "pmod", "det", "gcd", "lcm", "int", "lim", "sum", "prod", "deg"):
+    if name in ("factorial2", "forall", "cases", "aligned", "align", "pmod", "det", "gcd", "lcm", "int", "lim", "sum", "prod", "deg"):
         raise Beyond(name)
     seed = zlib.crc32(f"{name}/{len(values)}".encode())  # a function of no known meaning: some smooth one, the same on both sides
     mixed = sum((v.value * (1 + ((seed >> i) % 7) / 7) for i, v in enumerate(values)), (seed % 11) / 3 + 0j)

@@ -12,13 +12,14 @@ from dataclasses import astuple
 from typing import Any
 
 from posttrain.grading import math
-from posttrain.grading.algebra import prove
 from posttrain.grading.policy import MathPolicy
 from posttrain.types import Verdict
 
 def main(cpu_s: float, memory_mib: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    from posttrain.grading.algebra import prove  # under the ceiling already, and not for other graders that are served from here
+
     serve(cpu_s, lambda *question: math.grade(*question, prove), ("\\tan 3y", "\\tan y \\sec y", {}))
 
 
