@@ -23,9 +23,10 @@ PRECISIONS = (30, 60)  # decimal digits
 GUARD_DIGITS = 8
 POINTS = 4
 MOST_BITS = 100_000
+MOST_ROOT_BITS = 200
 HIGHEST_FACTORIAL = 3_000
 SIMPLIFIABLE = 80  # operations; beyond, numbers alone decide
-AGREEMENT_S, PROOF_S = 0.8, 0.4  # CPU seconds
+AGREEMENT_S, PROOF_S = 0.6, 0.3  # CPU seconds
 _FUNCTIONS: dict[str, Callable[..., Any]] = {
     name: getattr(sympy, target)
     for name, target in {
@@ -171,6 +172,8 @@ def power(base: Any, exponent: Any) -> Any:
         raise Beyond("too large a power")
     if exponent.is_number and not exponent.is_Rational and abs(complex(exponent.evalf(10))) > MOST_BITS:
         raise Beyond("too large a power")
+    if exponent.is_Rational and exponent.q > 1 and base.is_Rational and bits > MOST_ROOT_BITS:
+        raise Beyond("a root of too large a number")  # sympy would look for its factors
     if base == 0 and not exponent.is_positive:
         raise Beyond("zero to a power that is not positive")
     if exponent.is_Rational and exponent.q % 2 and exponent.q > 1 and base.is_number and base.is_negative:

@@ -227,9 +227,9 @@ def _show(form: Form) -> str:
         case Product(factors):
             return "*".join(map(_show, factors))
         case Quotient(top, bottom):
-            return f"({_show(top)})/({_show(bottom)})"
+            return f"{_inside(top)}/{_inside(bottom)}"
         case Power(base, exponent):
-            return f"({_show(base)})^({_show(exponent)})"
+            return f"{_inside(base)}^{_inside(exponent)}"
         case Call(name, args):
             return f"{name}({', '.join(map(_show, args))})"
         case PlusMinus(term, first):
@@ -259,6 +259,12 @@ def _show(form: Form) -> str:
         case Text(words):
             return f'"{words}"'
     raise TypeError(f"not a form: {form!r:.80}")
+
+
+def _inside(form: Form) -> str:
+    """In brackets, unless it needs none or has its own."""
+    plain = isinstance(form, (Symbol, Constant, Sum, Call)) or (isinstance(form, Number) and form.value >= 0 and form.value.denominator == 1)
+    return _show(form) if plain else f"({_show(form)})"
 
 
 def _digits(value: Fraction) -> str:

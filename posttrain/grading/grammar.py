@@ -51,6 +51,8 @@ def read(text: str, thousands: Thousands = "outer") -> Form:
         raise TooLarge(f"more than {MOST_TOKENS} tokens")
     try:
         return _Reader().listing(_trimmed(tokens), 0)
+    except RecursionError:
+        raise TooLarge("nested too deeply") from None
     except Unreadable:
         words = plain_words(text)
         if "\\" in re.sub(r"\\(?:text(?:bf|it|rm)?|mbox|mathrm|quad|[ ,;!()$])", "", text) or not re.search(r"[a-z]{2}", words):
@@ -193,7 +195,7 @@ class _Expression:
         form = self.signed()
         while True:
             if self.accept("*", "cdot", "times"):
-                form = Product((form, self.signed()))
+                form = _product(form, self.signed())
             elif self.accept("/", "div"):
                 form = Quotient(form, self.signed())
             elif self.accept("bmod"):
@@ -215,7 +217,7 @@ class _Expression:
         if isinstance(right, Number) and self.tokens[start].kind == "number" and not isinstance(left, (Group, Sum, Quotient)):
             if self.tokens[start - 1].text not in (")", "}", "]"):
                 raise Unreadable("a number after a letter")
-        return Product((left, right))
+        return _product(left, right)
 
     def _starts_factor(self) -> bool:
         token = self.peek()
@@ -625,6 +627,10 @@ def _chained(items: list[Form], relations: list[str]) -> Form:
         last = items.pop()
         return Chain((*items, *last.items), (*relations, *last.relations))
     return Chain(tuple(items), tuple(relations)) if relations else items[0]
+
+
+def _product(left: Form, right: Form) -> Product:
+    return Product((*left.factors, right)) if isinstance(left, Product) else Product((left, right))
 
 
 def _is_natural(form: Form) -> bool:

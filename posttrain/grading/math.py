@@ -41,7 +41,10 @@ def grade(gold: str, answer: str, policy: MathPolicy = DEFAULT, prove: Prove | N
         return _too_long(gold, answer)
     if policy.choices and (found := _choices(gold, answer)):
         return found
-    return _by_forms(gold, answer, policy, prove)
+    try:
+        return _by_forms(gold, answer, policy, prove)
+    except RecursionError:
+        return Verdict(status="limit", why="nested too deeply", rule="size", gold_form=gold[:300], pred_form=answer[:300])
 
 
 def spelling(text: str) -> str:

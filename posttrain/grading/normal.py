@@ -9,9 +9,9 @@ from fractions import Fraction
 from math import acos, asin, atan, ceil, comb, factorial, floor, gcd, isqrt, lcm, pi
 
 from posttrain.grading.forms import (
-    BaseNumeral, Call, Constant, Degrees, Form, Matrix, Number, Percent, Power, Product, Quantity, Quotient, Ratio, Sum, Symbol,
+    BaseNumeral, Call, Constant, Degrees, Form, Matrix, Number, Percent, Power, Product, Quantity, Quotient, Ratio, Sum, Symbol, children,
 )  # fmt: skip
-from posttrain.grading.polynomial import ONE, ZERO, Beyond, Poly, add, as_constant, atom, constant, content, key, multiply, power, reduced, scaled
+from posttrain.grading.polynomial import ONE, ZERO, Beyond, Poly, Workspace, add, as_constant, atom, constant, content, key, multiply, power, reduced, scaled
 
 HIGHEST_FACTORIAL = 3_000
 LARGEST_TRIAL = 2_000
@@ -34,7 +34,7 @@ class Normaliser:
     """Shares the sums that stand under roots between the two sides of a comparison. `log_base` 10 reads "log" as the common one."""
 
     log_base: int | None = None
-    sums: dict[str, Poly] = field(default_factory=dict)
+    sums: Workspace = field(default_factory=Workspace)
 
     def equal(self, a: Rational, b: Rational) -> bool | None:
         """Whether two normal forms are the same number or function; None where the atoms that are left may be dependent.
@@ -435,8 +435,8 @@ class Normaliser:
 
     def series(self, name: str, body: Form, variable: Form, low: Form, high: Form) -> Rational:
         """A sum or product of few terms term by term; any other is an atom in which the bound variable has no name."""
-        if isinstance(high, Constant):
-            raise Beyond("an infinite series")
+        if isinstance(high, Constant) or has_series(body):
+            raise Beyond("an infinite series, or one in another")
         first, last = (as_constant(self.normal(bound).top) for bound in (low, high))
         if first is not None and last is not None and first.denominator == last.denominator == 1:
             if last - first > MOST_SUMMANDS:
@@ -459,6 +459,10 @@ class Normaliser:
             minor = self.determinant([row[:column] + row[column + 1 :] for row in rows[1:]])
             total = self.sum(total, self.product(_whole(constant((-1) ** column)), self.product(cell, minor)))
         return total
+
+
+def has_series(form: Form) -> bool:
+    return (isinstance(form, Call) and form.name in ("sum", "prod")) or any(map(has_series, children(form)))
 
 
 def substituted(form: Form, variable: Form, value: Form) -> Form:

@@ -16,6 +16,7 @@ from typing import Any
 from posttrain.grading.forms import (
     BaseNumeral, Call, Constant, Degrees, Form, Number, Percent, Power, Product, Quantity, Quotient, Ratio, Sum, Symbol, children,
 )  # fmt: skip
+from posttrain.grading.normal import has_series
 from posttrain.grading.polynomial import Beyond
 
 EPSILON = 2.0**-50
@@ -190,8 +191,8 @@ def _call(name: str, args: tuple[Form, ...], environment: Mapping[Form, complex]
 
 
 def _series(name: str, body: Form, variable: Form, low: Form, high: Form, environment, log_base) -> Approximate:
-    if isinstance(high, Constant):
-        raise Beyond("an infinite series")
+    if isinstance(high, Constant) or has_series(body):
+        raise Beyond("an infinite series, or one in another")
     first, last = (_real(evaluate(bound, environment, log_base).value) for bound in (low, high))
     if abs(first - round(first)) > 1e-9 or abs(last - round(last)) > 1e-9 or last - first > HIGHEST_SUMMATION:
         raise Beyond("bounds that are no whole numbers, or far apart")

@@ -14,9 +14,21 @@ Monomial = tuple[tuple[str, Exponent], ...]
 Poly = Mapping[Monomial, Fraction]
 
 MOST_TERMS = 400
+MOST_STEPS = 6_000
 MOST_BITS = 200_000
 ZERO: Poly = {}
 ONE: Poly = {(): Fraction(1)}
+
+
+class Workspace(dict[str, Poly]):
+    """What atoms named "sum:..." and the like stand for, and how many more terms may be formed in it."""
+
+    steps = MOST_STEPS
+
+    def spend(self, terms: int) -> None:
+        self.steps -= terms
+        if self.steps < 0:
+            raise Beyond("too many steps")
 
 
 class Beyond(Exception):
@@ -59,18 +71,18 @@ def scaled(a: Poly, factor: Fraction | int) -> Poly:
     return {monomial: coefficient * factor for monomial, coefficient in a.items()} if factor else ZERO
 
 
-def multiply(a: Poly, b: Poly, sums: Mapping[str, Poly]) -> Poly:
-    """a * b; `sums` holds the polynomials that atoms named "sum:..." stand for."""
-    if len(a) * len(b) > 4 * MOST_TERMS:
-        raise Beyond("too many terms")
-    out: Poly = {}
+def multiply(a: Poly, b: Poly, sums: Workspace) -> Poly:
+    """a * b."""
+    sums.spend(len(a) * len(b))
+    out: dict[Monomial, Fraction] = {}
     for left, x in a.items():
         for right, y in b.items():
-            out = add(out, reduced(_merged(left, right), x * y, sums))
-    return out
+            for monomial, coefficient in reduced(_merged(left, right), x * y, sums).items():
+                out[monomial] = out.get(monomial, 0) + coefficient
+    return _bounded({monomial: coefficient for monomial, coefficient in out.items() if coefficient})
 
 
-def power(a: Poly, exponent: int, sums: Mapping[str, Poly]) -> Poly:
+def power(a: Poly, exponent: int, sums: Workspace) -> Poly:
     """a to a whole power that is not negative, unless a is a single term."""
     if len(a) == 1:
         ((monomial, coefficient),) = a.items()
@@ -93,7 +105,7 @@ def power(a: Poly, exponent: int, sums: Mapping[str, Poly]) -> Poly:
     return out
 
 
-def reduced(monomial: Monomial, coefficient: Fraction, sums: Mapping[str, Poly]) -> Poly:
+def reduced(monomial: Monomial, coefficient: Fraction, sums: Workspace) -> Poly:
     """One term with what is known of its atoms applied."""
     kept: list[tuple[str, Exponent]] = []
     expand: list[tuple[Poly, int]] = []
