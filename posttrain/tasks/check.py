@@ -27,12 +27,9 @@ Examples:
     posttrain data check math --train math_train.jsonl.gz --test math500.jsonl   files of your own, any split names
     posttrain data check gsm8k                                                   a task as it comes, from the hub
 
-        graded = [task.grade([(problem, _as_written(problem)) for problem in chunk])]
-        if mathematics:
-            graded += [compare([(_text(problem), wrap.format(_text(problem))) for problem in chunk]) for wrap in ("{}", "${}$")]
-        for problem, *verdicts in zip(chunk, *graded):
-            failures += [(problem, verdict) for verdict in verdicts if not verdict.correct][:1]
-    unreadable = _unreadable(problems) if mathematics else []
+Each reference is given to its task's grader as a model would write it, in a box; those of mathematics also bare and in dollars. One that
+is not graded correct is a failure and is listed with its id. References that the grammar cannot read are counted beside: their own text
+passes, any other answer to them is gold_unparsable. Of a task with unit tests it is the reference program that must pass them.
 Rows without a reference answer are left out by the task and listed. Questions are duplicates when their letters
 and digits agree; a test question that is also a training question is reported, not removed.
 Exit codes: 0 every reference passes, 1 some fail, 2 the call or the data was wrong."""
@@ -106,18 +103,12 @@ def check_split(cfg: TaskConfig, task: Task, split: str) -> SplitReport:
     failures = []
     for start in tqdm(range(0, len(problems), CHUNK), desc=f"{split}: grading", unit="chunk", disable=not sys.stderr.isatty()):
         chunk = problems[start : start + CHUNK]
-<<<<<<< HEAD
-        verdicts = task.grade([(problem, _as_written(problem)) for problem in chunk])
-        failures += [(problem, verdict) for problem, verdict in zip(chunk, verdicts) if not verdict.correct]
-    unreadable = _unreadable(problems, split) if loaded and isinstance(problems[0].reference, FinalAnswer) else []
-=======
-        graded = [task.grade([(problem, f"The answer is $\\boxed{{{_text(problem)}}}$.") for problem in chunk])]
-        if loaded:
+        graded = [task.grade([(problem, _as_written(problem)) for problem in chunk])]
+        if mathematics:
             graded += [compare([(_text(problem), wrap.format(_text(problem))) for problem in chunk]) for wrap in ("{}", "${}$")]
         for problem, *verdicts in zip(chunk, *graded):
             failures += [(problem, verdict) for verdict in verdicts if not verdict.correct][:1]
-    unreadable = _unreadable(problems) if loaded else []
->>>>>>> math
+    unreadable = _unreadable(problems) if mathematics else []
     return SplitReport(split=split, problems=problems, failures=failures, unreadable=unreadable, left_out=loaded.left_out if loaded else [])
 
 
