@@ -21,9 +21,9 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal, TypeAlias
 
 from posttrain.grading.judge import Judgement, Question
 from posttrain.grading.program import program_in
@@ -32,6 +32,7 @@ from posttrain.types import Problem, UnitTests, Verdict
 
 LIMITS = CellLimits(cpu_s=5.0, wall_s=60.0, output_kib=8192)
 """Of one program with all its tests."""
+SandboxChoice: TypeAlias = Literal["auto", "zygote", "bwrap", "unsafe"]
 START_S = 120.0
 SPARE_WALL_S = 60.0
 """What a judge may take beyond its program's wall time: it has a CPU limit of its own, so this is for a machine in trouble."""
@@ -45,8 +46,14 @@ class Setting:
 
     backend: Backend | None = None
     """None: the best that this machine allows, and a refusal where it allows none."""
-    workers: int = field(default_factory=lambda: min(8, len(os.sched_getaffinity(0))))
+    workers: int = field(default_factory=lambda: min(8, 2 * len(os.sched_getaffinity(0))))
+    """Two for each core, as a judge waits for the kernel to bury a cell about as long as it works."""
     limits: CellLimits = LIMITS
+
+
+def setting_of(sandbox: SandboxChoice, cpu_s: float) -> Setting:
+    """The setting of a task's config."""
+    return Setting(backend=None if sandbox == "auto" else sandbox, limits=replace(LIMITS, cpu_s=cpu_s))
 
 
 def grade_code(pairs: Sequence[tuple[Problem, str]], setting: Setting | None = None) -> list[Verdict]:

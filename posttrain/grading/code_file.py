@@ -178,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--problems", type=Path, metavar="FILE", help="the benchmark with the tests, .jsonl or .jsonl.gz")
     parser.add_argument("--out", type=Path, metavar="FILE", help="write the verdict rows here (.jsonl or .jsonl.gz) instead of to stdout")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON on stdout; the rows then go to --out only")
-    parser.add_argument("--workers", type=_positive, metavar="N", help="programs at a time (default: one per core, at most 8)")
+    parser.add_argument("--workers", type=_positive, metavar="N", help="programs at a time (default: two per core, at most 8)")
     parser.add_argument(
         "--sandbox",
         choices=["auto", *typing.get_args(Backend)],

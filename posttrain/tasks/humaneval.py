@@ -4,12 +4,13 @@ Rows have `task_id`, `prompt`, `entry_point`, `test` that defines check(candidat
 the same layout, such as MBPP's sanitised half as CodeT published it, load as well. There is no training split.
 """
 
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
 
 from posttrain.config import config
-from posttrain.grading.code import grade_code
+from posttrain.grading.code import LIMITS, SandboxChoice, grade_code, setting_of
 from posttrain.grading.program import code_in
 from posttrain.grading.unit_tests import humaneval_tests
 from posttrain.prompting import revise
@@ -29,6 +30,10 @@ class HumanEvalTask:
     kind: Literal["humaneval"] = "humaneval"
     sources: dict[str, Source] = Field(default_factory=lambda: {"test": "hub:openai/openai_humaneval:test"})
     """Split name -> a .jsonl or .jsonl.gz file, or hub:org/name[:config]:split, or a list of these that is read as one split."""
+    cpu_s: float = Field(default=LIMITS.cpu_s, gt=0)
+    """CPU time of one program with all its tests, seconds; who exceeds it is run twice, the second time alone."""
+    sandbox: SandboxChoice = "auto"
+    """What stands around a program; "unsafe" is resource limits and no isolation, for a machine that is itself thrown away."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first so many problems of each split; null for all."""
 
@@ -39,7 +44,7 @@ def make(cfg: HumanEvalTask) -> Task:
         load=lambda split: read(cfg, split).problems,
         ask=ask,
         revise=revise.CODE,
-        grade=grade_code,
+        grade=partial(grade_code, setting=setting_of(cfg.sandbox, cfg.cpu_s)),
         answer=answer,
     )
 

@@ -5,12 +5,13 @@ program in `code`. The published split is by task_id: 1-10 for prompts, 11-510 t
 all 974 is cut by it with `task_ids`.
 """
 
+from functools import partial
 from typing import Literal
 
 from pydantic import Field
 
 from posttrain.config import config
-from posttrain.grading.code import grade_code
+from posttrain.grading.code import LIMITS, SandboxChoice, grade_code, setting_of
 from posttrain.grading.unit_tests import mbpp_tests
 from posttrain.prompting import revise
 from posttrain.tasks.humaneval import answer
@@ -38,6 +39,10 @@ class MbppTask:
     """Split name -> first and last task_id to take of its source; splits that are not named here take all. Published: train 601-974."""
     shown_tests: int = Field(default=3, ge=1)
     """How many of the assertions the question shows; one is needed to tell the function's name, three is what arXiv 2108.07732 does."""
+    cpu_s: float = Field(default=LIMITS.cpu_s, gt=0)
+    """CPU time of one program with all its tests, seconds; who exceeds it is run twice, the second time alone."""
+    sandbox: SandboxChoice = "auto"
+    """What stands around a program; "unsafe" is resource limits and no isolation, for a machine that is itself thrown away."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first so many problems of each split; null for all."""
 
@@ -48,7 +53,7 @@ def make(cfg: MbppTask) -> Task:
         load=lambda split: read(cfg, split).problems,
         ask=ask,
         revise=revise.CODE,
-        grade=grade_code,
+        grade=partial(grade_code, setting=setting_of(cfg.sandbox, cfg.cpu_s)),
         answer=answer,
     )
 

@@ -11,7 +11,7 @@ from posttrain.types import Problem, UnitTests
 from tests.grading import shared_data
 from tests.grading.judges import FIXTURES, GOLDEN, need_isolation, rows
 
-QUICK = CellLimits(cpu_s=0.5, wall_s=8.0, memory_mib=400, output_kib=8192)
+QUICK = CellLimits(cpu_s=0.5, wall_s=5.0, memory_mib=400, output_kib=8192)
 
 
 @pytest.fixture(scope="module")

@@ -72,6 +72,14 @@ def test_chat_answers_are_graded_by_the_tests(humaneval, mbpp):
     assert mbpp.grade([(area, text)])[0].correct
 
 
+def test_the_cpu_limit_and_the_sandbox_are_the_recipes():
+    need_isolation()
+    task = task_of("humaneval", sources={"test": str(FIXTURES / "humaneval_test.jsonl")}, cpu_s=0.2)
+    (verdict,) = task.grade([(task.load("test")[2], "    while True: pass")])
+    assert verdict.status == "timeout"
+    assert "the limit is 0.2 s" in verdict.why
+
+
 def test_layout_alone_is_no_change_of_answer(humaneval):
     assert humaneval.answer("```python\ndef f():\n\n    return 1  \n```") == humaneval.answer("So:\n```\ndef f():\n    return 1\n```")
     assert humaneval.answer("nothing") is None
