@@ -241,6 +241,8 @@ class Sandbox:
     def _cell(self, limits: CellLimits, more: dict[str, Any]) -> Cell:
         if os.getpid() != self.owner:
             raise SandboxError("this sandbox belongs to the process that made it: make another after a fork")
+        if self._process.poll() is not None:
+            raise SandboxError(f"the sandbox's process is gone: it ended with code {self._process.returncode}")
         status, far_status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         to_cell, from_cell = os.pipe(), os.pipe()
         far = (far_status.fileno(), to_cell[0], from_cell[1])
