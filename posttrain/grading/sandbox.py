@@ -83,6 +83,7 @@ class Cell:
         self._status, self._read_fd, self._write_fd = status, read_fd, write_fd
         self._until = time.monotonic() + limits.wall_s + GRACE_S
         self._end: dict[str, Any] | None = None
+        self._condemned: Reason | None = None
         self._received = bytearray()
         self._closed: Usage | None = None
         os.set_blocking(write_fd, False)
@@ -110,8 +111,7 @@ class Cell:
         """The next message. Raises CellDied where the cell ends, or says more than it may, before the message is complete."""
         length = int.from_bytes(self._take(4), "big")
         if length > self.limits.output_kib << 10:
-            self._kill()
-            raise CellDied("output", f"a message of {length} bytes, the limit is {self.limits.output_kib} KiB")
+            self._condemn("output", f"a message of {length} bytes, the limit is {self.limits.output_kib} KiB")
         return self._take(length)
 
     def close(self) -> Usage:
@@ -121,7 +121,7 @@ class Cell:
             self._kill()
             try:
                 end = self._end or self._await_end()
-                self._closed = Usage(cpu_s=end["cpu_s"], max_rss_mib=end["max_rss_mib"], ended_by=end["ended_by"])
+                self._closed = Usage(cpu_s=end["cpu_s"], max_rss_mib=end["max_rss_mib"], ended_by=self._condemned or end["ended_by"])
             finally:
                 self._release()
         return self._closed
@@ -150,17 +150,24 @@ class Cell:
             poll.register(self._status, select.POLLIN)
         ready = dict(poll.poll(max(0.0, self._until - time.monotonic()) * 1000))
         if not ready:
-            self._kill()
-            raise CellDied("wall", f"{self.limits.wall_s:g} s went by, and the sandbox did not report its end")
+            self._condemn("wall", f"{self.limits.wall_s:g} s went by, and the sandbox did not report its end")
         if self._status.fileno() in ready and fd not in ready:
             self._die()
 
     def _hung_up(self) -> NoReturn:
         """A pipe's other end is closed: the cell is ending, and how is about to be told, or it has closed the pipe and lives on."""
-        if self._end is None and not select.select([self._status], [], [], HANG_UP_S)[0]:
+        poll = select.poll()
+        poll.register(self._status, select.POLLIN)
+        if self._end is None and not poll.poll(HANG_UP_S * 1000):
             self._kill()
-            raise CellDied("exit", "it closed its pipe to the judge")
+            if self._await_end()["ended_by"] == "closed":  # else it had ended by itself, and on a busy machine word of that took long
+                self._condemn("exit", "it closed its pipe to the judge")
         self._die()
+
+    def _condemn(self, reason: Reason, detail: str) -> NoReturn:
+        self._kill()
+        self._condemned = reason
+        raise CellDied(reason, detail)
 
     def _die(self) -> NoReturn:
         end = self._end or self._await_end()
@@ -234,6 +241,8 @@ class Sandbox:
     def _cell(self, limits: CellLimits, more: dict[str, Any]) -> Cell:
         if os.getpid() != self.owner:
             raise SandboxError("this sandbox belongs to the process that made it: make another after a fork")
+        if self._process.poll() is not None:
+            raise SandboxError(f"the sandbox's process is gone: it ended with code {self._process.returncode}")
         status, far_status = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
         to_cell, from_cell = os.pipe(), os.pipe()
         far = (far_status.fileno(), to_cell[0], from_cell[1])

@@ -135,14 +135,14 @@ class Zygote:
 def _cause(running: Running, status: int, cpu_s: float, rss_mib: float) -> tuple[str, str]:
     """Why a cell ended, in one word and in a few."""
     limits = running.limits
-    if running.killed_for == "cpu" or (running.killed_for != "closed" and cpu_s >= limits["cpu_s"]):
+    if running.killed_for == "cpu" or cpu_s >= limits["cpu_s"]:
         return "cpu", f"{cpu_s:.2f} s of CPU time, the limit is {limits['cpu_s']:g} s"
     if running.killed_for == "wall":
         return "wall", f"{limits['wall_s']:g} s went by in which it used {cpu_s:.2f} s of CPU time"
     code = os.waitstatus_to_exitcode(status)
     if running.started.codes_for_signals and code > 128:
         code = 128 - code
-    if running.killed_for == "closed":
+    if running.killed_for == "closed" and code == -signal.SIGKILL:  # else it had ended by itself, just before
         return "closed", ""
     if code == cell.EXIT_MEMORY or code == -signal.SIGKILL or (code < 0 and rss_mib > 0.9 * limits["memory_mib"]):
         return "memory", f"{rss_mib:.0f} MiB resident at most, the limit is {limits['memory_mib']:g} MiB of address space"

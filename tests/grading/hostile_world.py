@@ -1,6 +1,7 @@
 """What hostile programs are to reach for: secrets, servers, a process, shared memory. It tells afterwards whether any was touched."""
 
 import ctypes
+import fcntl
 import os
 import secrets
 import shutil
@@ -57,8 +58,8 @@ def hostile_world(folder: Path) -> Iterator[World]:
         undo.callback(os.chdir, before)
         os.environ["HOSTILE_WORLD"] = secret
         undo.callback(os.environ.pop, "HOSTILE_WORLD")
-        secret_fd = undo.enter_context(open(places[0])).fileno()
-        os.set_inheritable(secret_fd, True)
+        secret_fd = fcntl.fcntl(undo.enter_context(open(places[0])), fcntl.F_DUPFD, 200)  # inheritable, and no number that a cell uses
+        undo.callback(os.close, secret_fd)
         victim = subprocess.Popen([sys.executable, "-S", "-c", "import time; time.sleep(1000)"])
         undo.callback(victim.wait)
         undo.callback(victim.kill)

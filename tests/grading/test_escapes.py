@@ -108,7 +108,7 @@ def _outcome(backend: str, hostile: Attack) -> str:
 
 def _errors(said: str) -> list[str]:
     """What the system said to each attempt: the message without its number and path, or the exception's name."""
-    found = re.findall(r"['\"](\w+): (?:\[Errno \d+\] )?([^:'\"]*)", said)
+    found = re.findall(r"['\"](\w+(?:Error|Exception)): (?:\[Errno \d+\] )?(.*?)(?:: ['\"\\]|['\"][,}])", said)
     return [message.strip().lower() or name for name, message in found]
 
 

@@ -90,6 +90,12 @@ def test_ends_are_told_apart(sandbox: Sandbox):
     assert {source: (end.reason, end.detail) for source in ends for end in [end_of(sandbox, source)]} == ends
 
 
+def test_a_cell_that_says_too_much_is_told_apart_to_the_end(sandbox: Sandbox):
+    with sandbox.cell(CellLimits(output_kib=1)) as cell, pytest.raises(CellDied, match="the limit is 1 KiB"):
+        ask(cell, "result = 'x' * 2000")
+    assert cell.close().ended_by == "output"
+
+
 def test_a_guest_out_of_memory_says_so(sandbox: Sandbox):
     assert run(sandbox, "x = bytearray(1 << 30)", CellLimits(memory_mib=256)).startswith("MemoryError")
     source = (

@@ -1,5 +1,6 @@
 """The filter, run by an interpreter of its instructions: what it allows and refuses on both machines, whichever this one is."""
 
+import functools
 import os
 import struct
 import subprocess
@@ -29,10 +30,15 @@ NEWER = {"pidfd_send_signal": 424, "io_uring_setup": 425, "open_tree": 428, "pid
          "process_madvise": 440, "mount_setattr": 442, "landlock_create_ruleset": 444, "a call of the future": 700}  # fmt: skip
 
 
+@functools.cache
+def program(machine: str) -> list[tuple[int, int, int, int]]:
+    return list(struct.iter_unpack("=HBBI", seccomp.program(machine)))
+
+
 def decide(machine: str, number: int, *args: int, arch: int | None = None) -> str | int:
     """What the filter says of one call."""
     data = struct.pack("=iIQ6Q", number, ARCH[machine] if arch is None else arch, 0, *(args + (0,) * 6)[:6])
-    instructions = list(struct.iter_unpack("=HBBI", seccomp.program(machine)))
+    instructions = program(machine)
     at, a = 0, 0
     while True:
         code, true, false, k = instructions[at]
