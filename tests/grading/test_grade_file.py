@@ -70,6 +70,6 @@ def test_a_missing_file_or_unwritable_folder_is_one_clear_error(tmp_path):
 
 def test_an_unknown_grader_is_refused(tmp_path, capsys):
     with pytest.raises(SystemExit) as stopped:
-        cli(["code", "rows.jsonl"])
+        cli(["maths", "rows.jsonl"])
     assert stopped.value.code == 2
-    assert "invalid choice: 'code'" in capsys.readouterr().err
+    assert "invalid choice: 'maths'" in capsys.readouterr().err
