@@ -156,9 +156,10 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Several answers without brackets."""
+    """Several answers without brackets; `word` is "or" where that stood between them."""
 
     items: tuple["Form", ...]
+    word: str = ""
 
 
 @dataclass(frozen=True, slots=True)

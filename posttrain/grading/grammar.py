@@ -80,7 +80,8 @@ class _Reader:
         if not parts:
             raise Unreadable("nothing there")
         items = tuple(self.item(part, level) for part in parts)
-        return items[0] if len(items) == 1 else Listing(items)
+        word = "or" if any(token.kind == "word" and token.text.casefold() == "or" for token in tokens) else ""
+        return items[0] if len(items) == 1 else Listing(items, word)
 
     def item(self, tokens: list[Token], level: int) -> Form:
         """One answer without the words around it; words that change its meaning make the whole of it words."""
@@ -93,6 +94,8 @@ class _Reader:
         start = next(i for i, token in enumerate(tokens) if token.kind != "word")
         if TELLING.intersection(words[:start]) or LIMITING.intersection(words[start:]):
             return Text(_words_of(tokens))
+        if start and tokens[start].text == "(" and not tokens[start].spaced:
+            raise Unreadable(f"the function {tokens[start - 1].text!r}")
         label = "".join(words[:start])
         if start and tokens[start].kind == "number" and start + 1 < len(tokens) and tokens[start + 1].text in (":", "="):
             start += 1  # "Sequence 1: ..."

@@ -23,6 +23,7 @@ _CHOICE = re.compile(r"\s*(?:\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{)?\s*(\()?
 _ONLY_CHOICE = re.compile(r"\s*(?:\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{)?\s*(\()?([A-Z])\)?\s*\}?[.)]?\s*")
 _WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
 MANY_WORDS = 12
+LONGEST_PHRASE = 40
 _DECIMAL_COMMA = re.compile(r"(-?\d+),(\d\d)")
 
 Reading = tuple[Form, str]
@@ -56,14 +57,19 @@ def spelling(text: str) -> str:
 
 
 def is_prose(text: str) -> bool:
-    """Whether the text says more than one answer: words that the grammar takes whole, or cannot read."""
+    """Whether the text says more than one answer: words that the grammar takes whole, or cannot read.
+
+    A short phrase with one number, as "at least 5", is an answer in words.
+    """
     if len(text) > LONGEST or len(_WORD.findall(text)) >= MANY_WORDS:
         return True
     try:
         form = _read(text.strip(_DOLLARS), "outer")
     except (Unreadable, TooLarge):
         return True
-    return isinstance(form, Text) or (isinstance(form, Listing) and any(isinstance(item, Text) for item in form.items))
+    if isinstance(form, Listing):
+        return any(isinstance(item, Text) for item in form.items)
+    return isinstance(form, Text) and (len(text) > LONGEST_PHRASE or len(re.findall(r"\d+", text)) != 1)
 
 
 def _plain(gold: str, answer: str) -> Verdict | None:

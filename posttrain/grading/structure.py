@@ -223,7 +223,7 @@ class Structure(Values):
         except NoRealSet:
             return self._set_structure(gold, answer)
         for reading, form in zip(readings, (gold, answer)):
-            if isinstance(form, Listing):  # "x > 1 and x < 2"
+            if isinstance(form, Listing) and not form.word:  # "x > 1 and x < 2"
                 try:
                     reading.append(conjunction(form))
                 except NoRealSet:
@@ -351,7 +351,7 @@ def rename(form: Form, variable: Form, new: Form) -> Form:
         case Chain(items, relations):
             return Chain(tuple(rename(item, variable, new) for item in items), relations)
         case Listing(items):
-            return Listing(tuple(rename(item, variable, new) for item in items))
+            return Listing(tuple(rename(item, variable, new) for item in items), form.word)
         case Group(left, right, items):
             return Group(left, right, tuple(rename(item, variable, new) for item in items))
     return substituted(form, variable, new)
@@ -434,7 +434,7 @@ def _without_ranges(form: Form) -> Form:
     if not isinstance(form, Listing):
         return form
     kept = tuple(item for item in form.items if not _is_range(item))
-    return form if not kept else kept[0] if len(kept) == 1 else Listing(kept)
+    return form if not kept else kept[0] if len(kept) == 1 else Listing(kept, form.word)
 
 
 def _is_range(item: Form) -> bool:
