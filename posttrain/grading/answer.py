@@ -35,9 +35,7 @@ _HOPE = re.compile(r"\.?\s*I hope (?:it|this) is correct.*|<\|im_(?:start|end)\|
 _SPAN = re.compile(r"\$\$([^$]+)\$\$|\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 _PREDICATE = re.compile(r"[A-Za-z](?:[^.]|\.\d)*\s(?:is|are|equals)\s+(?=[-$\\\d(\[{])")
-_NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.])-?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+,\d\d(?![\d,])|\d+)?(?:\.\d+|(?<=\d)/\d+)?(?<=\d)(?:\\?%)?"
-)
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_.])-?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+,\d\d(?![\d,])|\d+)?(?:\.\d+|(?<=\d)/\d+)?(?<=\d)(?:\\?%)?")
 
 
 def final_answer(text: str) -> str | None:

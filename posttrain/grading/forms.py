@@ -264,7 +264,9 @@ def _show(form: Form) -> str:
 
 def _inside(form: Form) -> str:
     """In brackets, unless it needs none or has its own."""
-    plain = isinstance(form, (Symbol, Constant, Sum, Call)) or (isinstance(form, Number) and form.value >= 0 and form.value.denominator == 1)
+    plain = isinstance(form, (Symbol, Constant, Sum, Call)) or (
+        isinstance(form, Number) and form.value >= 0 and form.value.denominator == 1
+    )
     return _show(form) if plain else f"({_show(form)})"
 
 

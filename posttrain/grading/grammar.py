@@ -8,8 +8,32 @@ import re
 from fractions import Fraction
 
 from posttrain.grading.forms import (
-    BaseNumeral, Call, Chain, Constant, Degrees, Form, Group, Listing, Matrix, NamedSet, Number, Percent, PlusMinus, Power, Product,
-    Quantity, Quotient, Ratio, SetBuilder, SetOf, SetOperation, Sum, Symbol, Text, negative, number,
+    BaseNumeral,
+    Call,
+    Chain,
+    Constant,
+    Degrees,
+    Form,
+    Group,
+    Listing,
+    Matrix,
+    NamedSet,
+    Number,
+    Percent,
+    PlusMinus,
+    Power,
+    Product,
+    Quantity,
+    Quotient,
+    Ratio,
+    SetBuilder,
+    SetOf,
+    SetOperation,
+    Sum,
+    Symbol,
+    Text,
+    negative,
+    number,
 )  # fmt: skip
 from posttrain.grading.latex import FUNCTIONS, GREEK, Thousands, Token, tokenize
 
@@ -19,17 +43,15 @@ DEEPEST = 40
 
 RELATIONS = {"=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", "in": "in", "approx": "~", "to": "->", "equiv": "mod=",
              "notin": "notin", "subset": "subset", "subseteq": "subset", "sim": "~", "cong": "~", "propto": "propto"}  # fmt: skip
-SOFT = frozenset("where for with because since as such given is are which who the a an so thus hence total about approximately only "
-                 "exactly answer final value values sequence both just in each per of on and to from therefore we get".split())  # fmt: skip
+SOFT = frozenset(["where", "for", "with", "because", "since", "as", "such", "given", "is", "are", "which", "who", "the", "a", "an", "so", "thus", "hence", "total", "about", "approximately", "only", "exactly", "answer", "final", "value", "values", "sequence", "both", "just", "in", "each", "per", "of", "on", "and", "to", "from", "therefore", "we", "get"])  # fmt: skip
 REMARKS = frozenset(("where", "because", "since", "such", "given"))  # what follows explains all of the answer
 CUTS = REMARKS | {"for", "with", "is", "are"}  # what follows explains one item
-TELLING = frozenset("no not none least most than odd even more less greater over under every any all if when unless otherwise except "
-                    "never without either neither nor before after prime composite positive negative or".split())  # fmt: skip
-LIMITING = frozenset("not no least most more less greater fewer over under odd even or if when unless otherwise".split())
+TELLING = frozenset(["no", "not", "none", "least", "most", "than", "odd", "even", "more", "less", "greater", "over", "under", "every", "any", "all", "if", "when", "unless", "otherwise", "except", "never", "without", "either", "neither", "nor", "before", "after", "prime", "composite", "positive", "negative", "or"])  # fmt: skip
+LIMITING = frozenset(["not", "no", "least", "most", "more", "less", "greater", "fewer", "over", "under", "odd", "even", "or", "if", "when", "unless", "otherwise"])
 _CLOSES = {"(": ")]", "[": ")]", "{": "}", "lfloor": ("rfloor",), "lceil": ("rceil",), "langle": ("rangle",), "begin": ("end",)}
 _CLOSING = {")", "]", "}", "rfloor", "rceil", "rangle", "end"}
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "lg": "log", "sign": "sgn"}
-_ACCENTS = frozenset("overline bar vec hat overrightarrow widehat tilde dot mathbb mathfrak mathscr underline".split())
+_ACCENTS = frozenset(["overline", "bar", "vec", "hat", "overrightarrow", "widehat", "tilde", "dot", "mathbb", "mathfrak", "mathscr", "underline"])
 _APPLIED = frozenset("fghFGHPQW")  # letters that are functions where a bracket follows
 _EMPTY = frozenset(("phantom", "hspace", "vspace", "color", "tag", "label", "kern", "mkern", "mskip"))
 
@@ -42,15 +64,18 @@ class TooLarge(ValueError):
     """The text is longer or deeper than an answer can be."""
 
 
-def read(text: str, thousands: Thousands = "outer") -> Form:
-    """The form of an answer, `Text` where it is words. Raises `Unreadable` or `TooLarge`, nothing else."""
+def read(text: str, thousands: Thousands = "outer", *, mixed: bool = True) -> Form:
+    """The form of an answer, `Text` where it is words; `mixed` reads 1 1/2 as a mixed number.
+
+    Raises `Unreadable` or `TooLarge`, nothing else.
+    """
     if len(text) > LONGEST:
         raise TooLarge(f"longer than {LONGEST} characters")
     tokens = tokenize(text, thousands)
     if len(tokens) > MOST_TOKENS:
         raise TooLarge(f"more than {MOST_TOKENS} tokens")
     try:
-        return _Reader().listing(_trimmed(tokens), 0)
+        return _Reader(mixed).listing(_trimmed(tokens), 0)
     except RecursionError:
         raise TooLarge("nested too deeply") from None
     except Unreadable:
@@ -67,15 +92,15 @@ def plain_words(text: str) -> str:
 
 
 class _Reader:
-    """Reads lists of tokens; holds nothing but its depth."""
+    """Reads lists of tokens."""
 
-    depth = 0
+    def __init__(self, mixed: bool) -> None:
+        self.mixed = mixed
 
     def listing(self, tokens: list[Token], level: int) -> Form:
         """Items between commas, semicolons, "and" and "or"; one item alone is itself."""
         if level > DEEPEST:
             raise TooLarge(f"deeper than {DEEPEST} levels")
-        self.depth = level
         parts = [part for part in _split(_before_remark(tokens, REMARKS), _is_separator) if part]
         if not parts:
             raise Unreadable("nothing there")
@@ -138,7 +163,7 @@ class _Reader:
         operations: list[str] = []
         previous = None
         for token, depth in _with_depth(tokens):
-            if depth == 0 and (token.text in ("cup", "cap", "setminus") and token.kind == "command" or _is_letter_cup(token, previous)):
+            if depth == 0 and ((token.text in ("cup", "cap", "setminus") and token.kind == "command") or _is_letter_cup(token, previous)):
                 operations.append("cup" if token.text == "U" else token.text)
                 parts.append([])
             else:
@@ -211,10 +236,10 @@ class _Expression:
     def _beside(self, left: Form) -> Form:
         """Two factors without a sign between them: a mixed number, or a product."""
         start, right = self.at, self.power()
-        if _is_natural(left) and self.tokens[start].text == "frac" and isinstance(right, Quotient) and _is_proper(right.top, right.bottom):
-            return Sum((left, right))
+        if self.reader.mixed and _is_natural(left) and isinstance(right, Quotient) and self.tokens[start].text == "frac":
+            return Sum((left, right)) if _is_proper(right.top, right.bottom) else _product(left, right)
         if _is_natural(left) and _is_natural(right):
-            if self.accept("/") and _is_natural(bottom := self.power()) and _is_proper(right, bottom):
+            if self.reader.mixed and self.accept("/") and _is_natural(bottom := self.power()) and _is_proper(right, bottom):
                 return Sum((left, Quotient(right, bottom)))
             raise Unreadable("two numbers side by side")
         if isinstance(right, Number) and self.tokens[start].kind == "number" and not isinstance(left, (Group, Sum, Quotient)):
@@ -228,7 +253,23 @@ class _Expression:
             return False
         if token.kind == "mark":
             return token.text in "([{"
-        return token.text not in ("+", "-", "pm", "mp", "}", "rfloor", "rceil", "rangle", "end", ",", "circ", "percent", "bmod", "pmod", "prime")
+        return token.text not in (
+            "+",
+            "-",
+            "pm",
+            "mp",
+            "}",
+            "rfloor",
+            "rceil",
+            "rangle",
+            "end",
+            ",",
+            "circ",
+            "percent",
+            "bmod",
+            "pmod",
+            "prime",
+        )
 
     def signed(self) -> Form:
         sign = self.accept("-", "+", "pm", "mp")
@@ -482,7 +523,12 @@ class _Expression:
                 form = self.atom()
             below, above = (form, above) if token.text == "_" else (below, form)
         body = self.term()
-        if name in ("sum", "prod") and isinstance(below, Chain) and below.relations == ("=",) and isinstance(below.items[0], (Symbol, Constant)):
+        if (
+            name in ("sum", "prod")
+            and isinstance(below, Chain)
+            and below.relations == ("=",)
+            and isinstance(below.items[0], (Symbol, Constant))
+        ):
             variable = Symbol(below.items[0].name)
             return Call(name, (body, variable, below.items[1], above if above is not None else Constant("oo")))
         return Call(name, (body, *(form for form in (below, above) if form is not None)))

@@ -7,8 +7,24 @@ from dataclasses import dataclass
 from math import inf
 
 from posttrain.grading.forms import (
-    Call, Chain, Constant, Form, Group, Listing, NamedSet, PlusMinus, Product, Quotient, SetBuilder, SetOf, SetOperation, Sum, Symbol,
-    difference, negative, number,
+    Call,
+    Chain,
+    Constant,
+    Form,
+    Group,
+    Listing,
+    NamedSet,
+    PlusMinus,
+    Product,
+    Quotient,
+    SetBuilder,
+    SetOf,
+    SetOperation,
+    Sum,
+    Symbol,
+    difference,
+    negative,
+    number,
 )  # fmt: skip
 from posttrain.grading.normal import Normaliser, substituted
 from posttrain.grading.numeric import unknowns, value
@@ -158,9 +174,7 @@ def _mirrored(found: list[Piece]) -> list[Piece]:
     """Where |x| is in the set."""
     result = []
     for piece in _common(found, [Piece(End(number(0), 0.0, True), HIGHEST)]):
-        low, high = (
-            LOWEST if end.at == inf else End(negative(end.form), -end.at, end.closed) for end in (piece.high, piece.low)
-        )
+        low, high = (LOWEST if end.at == inf else End(negative(end.form), -end.at, end.closed) for end in (piece.high, piece.low))
         result += [piece, Piece(low, high)]
     return result
 

@@ -41,8 +41,7 @@ _CHARACTERS |= {ord(c): f"\\{name} " for c, name in _GREEK.items()}
 _CHARACTERS |= {0x2460 + i: f" {i + 1}, " for i in range(20)}  # circled digits count statements: 2 and 3 are a list
 
 FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth asin acos atan ln log lg exp sqrt abs "
-    "floor ceil gcd lcm min max det deg arg Re Im sgn sign binom cbrt root cis".split()
+    ["sin", "cos", "tan", "cot", "sec", "csc", "arcsin", "arccos", "arctan", "arccot", "arcsec", "arccsc", "sinh", "cosh", "tanh", "coth", "asin", "acos", "atan", "ln", "log", "lg", "exp", "sqrt", "abs", "floor", "ceil", "gcd", "lcm", "min", "max", "det", "deg", "arg", "Re", "Im", "sgn", "sign", "binom", "cbrt", "root", "cis"]
 )
 _IN_TEXT = frozenset(("cis", "sin", "cos", "tan", "ln", "log"))
 _NAMES = {"pi": "pi", "infinity": "infty", "infty": "infty", "inf": "infty", "oo": "infty", "theta": "theta", "alpha": "alpha",
@@ -50,10 +49,9 @@ _NAMES = {"pi": "pi", "infinity": "infty", "infty": "infty", "inf": "infty", "oo
           "percent": "percent", "percentage": "percent", "pct": "percent", "mod": "bmod", "cup": "cup", "union": "cup",
           "plusminus": "pm", "cdot": "cdot", "times": "times", "frac": "frac"}  # fmt: skip
 UNITS = frozenset(
-    "cm mm km m ft in inch inches feet foot yd mi mile miles kg g mg lb lbs oz s sec secs min mins h hr hrs hour hours day days mph kph "
-    "kmh ml l cc rad radians units unit meters metres dollars cents yuan usd eur am pm rpm hz kw w n j kj pa ohm v".split()
+    ["cm", "mm", "km", "m", "ft", "in", "inch", "inches", "feet", "foot", "yd", "mi", "mile", "miles", "kg", "g", "mg", "lb", "lbs", "oz", "s", "sec", "secs", "min", "mins", "h", "hr", "hrs", "hour", "hours", "day", "days", "mph", "kph", "kmh", "ml", "l", "cc", "rad", "radians", "units", "unit", "meters", "metres", "dollars", "cents", "yuan", "usd", "eur", "am", "pm", "rpm", "hz", "kw", "w", "n", "j", "kj", "pa", "ohm", "v"]
 )
-_SHORT_WORDS = frozenset("is of to at on as by be so no an we it if or am pm cm mm km kg mg ml ft yd mi lb oz hr th st nd rd in".split())
+_SHORT_WORDS = frozenset(["is", "of", "to", "at", "on", "as", "by", "be", "so", "no", "an", "we", "it", "if", "or", "am", "pm", "cm", "mm", "km", "kg", "mg", "ml", "ft", "yd", "mi", "lb", "oz", "hr", "th", "st", "nd", "rd", "in"])
 _TEXT = re.compile(r"\\(text(?:bf|it|rm|sf|tt|normal|up)?|mbox|hbox|mathrm|mathit|mathsf|operatorname\*?|mathop|rm)\s*\{([^{}]*)\}")
 _JOINED = re.compile(r"(?<=\d)(?:\{,\}|,\\!\s*|\\[,!: ]\s*|\{\\,\}|\{ \})(?=\d{3}(?!\d))|(?<![\d.]\d\d\d)(?<=\d) (?=\d{3}(?![\d/]))")
 _COMMAS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
@@ -104,7 +102,11 @@ def spell(text: str) -> str:
     if "<su" in text:
         text = re.sub(r"<su([pb])>(.*?)</su\1>", lambda m: f"{'^' if m[1] == 'p' else '_'}{{{m[2]}}}", text)
     if "\\\\" in text:
-        rows = r"(?<!\\)\\\\(?=(?:frac|dfrac|sqrt|left|right|text|begin|end|pi|boxed|infty|cdot)\b)" if r"\begin" in text else r"\\\\(?=[A-Za-z{},;!])"
+        rows = (
+            r"(?<!\\)\\\\(?=(?:frac|dfrac|sqrt|left|right|text|begin|end|pi|boxed|infty|cdot)\b)"
+            if r"\begin" in text
+            else r"\\\\(?=[A-Za-z{},;!])"
+        )
         text = re.sub(rows, r"\\", text)
     return text
 
@@ -164,7 +166,7 @@ def _scan(piece: str, as_text: bool, tokens: list[Token]) -> None:
     spaced = as_text
     for match in _TOKEN.finditer(piece):
         kind, text = match.lastgroup, match[match.lastgroup]
-        if kind == "space" or (kind == "mark" and text in "$\"`"):
+        if kind == "space" or (kind == "mark" and text in '$"`'):
             spaced = True
             continue
         if kind == "letters" and as_text:
@@ -196,7 +198,23 @@ def _command(name: str) -> tuple[str, str]:
     name = _ALIASES.get(name, name)
     if name.startswith("quad"):  # \quadx, where a space was lost
         return "letters", name.removeprefix("quad")
-    if name in ("$", "right", "left", "rm", "bf", "it", "nonumber", "text", "mathbf", "mathcal", "boldsymbol", "bm", "boxed", "fbox", "textbf"):
+    if name in (
+        "$",
+        "right",
+        "left",
+        "rm",
+        "bf",
+        "it",
+        "nonumber",
+        "text",
+        "mathbf",
+        "mathcal",
+        "boldsymbol",
+        "bm",
+        "boxed",
+        "fbox",
+        "textbf",
+    ):
         return "drop", ""
     if name == "%":
         return "command", "percent"

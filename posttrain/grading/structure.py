@@ -7,20 +7,44 @@ from itertools import product
 from math import isclose
 
 from posttrain.grading.forms import (
-    EXPRESSIONS, Call, Chain, Constant, Form, Group, Listing, Matrix, NamedSet, Number, Percent, PlusMinus, Power, Product, Quantity,
-    Quotient, Ratio, SetBuilder, SetOf, SetOperation, Sum, Symbol, Text, children, difference, negative, number,
+    EXPRESSIONS,
+    Call,
+    Chain,
+    Constant,
+    Form,
+    Group,
+    Listing,
+    Matrix,
+    NamedSet,
+    Number,
+    Percent,
+    PlusMinus,
+    Power,
+    Product,
+    Quantity,
+    Quotient,
+    SetBuilder,
+    SetOf,
+    SetOperation,
+    Sum,
+    Symbol,
+    Text,
+    children,
+    difference,
+    negative,
+    number,
 )  # fmt: skip
 from posttrain.grading.grammar import plain_words
 from posttrain.grading.intervals import NoRealSet, Piece, conjunction, pieces
 from posttrain.grading.normal import Normaliser, substituted
-from posttrain.grading.numeric import unknowns, value
-from posttrain.grading.polynomial import Beyond, Poly, add, key, scaled
+from posttrain.grading.numeric import unknowns
+from posttrain.grading.polynomial import Beyond, Poly, add, scaled
 from posttrain.grading.values import PARAMETERS, NeedsAlgebra, Values, exact
 
 MOST_ITEMS = 64
 _ORDER = ("<", "<=", ">", ">=")
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
-_NUMBER_WORDS = {word: n for n, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())}
+_NUMBER_WORDS = {word: n for n, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"])}
 
 
 class Structure(Values):
@@ -154,7 +178,12 @@ class Structure(Values):
                 pairs = zip(*(sorted(zip(side, form.items), key=lambda p: repr(p[0])) for side, form in zip(names, (gold, answer))))
                 return all(self.same(a, b) for (_, a), (_, b) in pairs) and self.by("list by names")
         for a, b in ((gold, answer), (answer, gold)):
-            if isinstance(a, Group) and isinstance(b, Listing) and not has_sign_choice(b) and not any(isinstance(i, Group) for i in b.items):
+            if (
+                isinstance(a, Group)
+                and isinstance(b, Listing)
+                and not has_sign_choice(b)
+                and not any(isinstance(i, Group) for i in b.items)
+            ):
                 if len(a.items) != len(b.items) or (a.left, a.right) != ("(", ")"):
                     return self.by("tuple", False)
                 pairs = zip(a.items, b.items) if a is gold else zip(b.items, a.items)
@@ -297,7 +326,7 @@ def split_name(form: Form) -> tuple[tuple[Form, ...], Form | None]:
         return tuple(names), last
     if len(form.items) == 2 and _is_name(last) and isinstance(names[0], EXPRESSIONS) and last not in unknowns(names[0]):
         return (last,), names[0]
-    if _is_name(names[0]) and all(isinstance(item, EXPRESSIONS) for item in form.items[1:]):
+    if len(form.items) > 2 and _is_name(names[0]) and all(isinstance(item, EXPRESSIONS) for item in form.items[1:]):
         return (names[0],), Chain(form.items[1:], form.relations[1:])
     return (), None
 

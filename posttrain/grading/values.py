@@ -10,7 +10,20 @@ from fractions import Fraction
 from functools import lru_cache
 
 from posttrain.grading.forms import (
-    BaseNumeral, Call, Constant, Degrees, Form, Number, Percent, Product, Quantity, Quotient, Ratio, Sum, children, number,
+    BaseNumeral,
+    Call,
+    Constant,
+    Degrees,
+    Form,
+    Number,
+    Percent,
+    Product,
+    Quantity,
+    Quotient,
+    Ratio,
+    Sum,
+    children,
+    number,
 )  # fmt: skip
 from posttrain.grading.normal import Normaliser, substituted
 from posttrain.grading.numeric import evaluate, refuted, unknowns
@@ -237,5 +250,3 @@ def _has_pi(form: Form) -> bool:
 @lru_cache(maxsize=4096)
 def _has_log(form: Form) -> bool:
     return (isinstance(form, Call) and form.name == "log" and len(form.args) == 1) or any(map(_has_log, children(form)))
-
-
