@@ -35,23 +35,19 @@ from posttrain.grading.forms import (
     negative,
     number,
 )  # fmt: skip
-from posttrain.grading.latex import FUNCTIONS, GREEK, Thousands, Token, tokenize
+from posttrain.grading.latex import Thousands, Token, tokenize
+from posttrain.grading.vocabulary import CUTS, FUNCTIONS, GREEK, LIMITING, RELATIONS, REMARKS, TELLING
 
 LONGEST = 2_000  # characters; the longest reference in MATH has 159
 MOST_TOKENS = 1_000
 DEEPEST = 40
 
-RELATIONS = {"=": "=", "<": "<", ">": ">", "le": "<=", "ge": ">=", "ne": "!=", "in": "in", "approx": "~", "to": "->", "equiv": "mod=",
-             "notin": "notin", "subset": "subset", "subseteq": "subset", "sim": "~", "cong": "~", "propto": "propto"}  # fmt: skip
-SOFT = frozenset(["where", "for", "with", "because", "since", "as", "such", "given", "is", "are", "which", "who", "the", "a", "an", "so", "thus", "hence", "total", "about", "approximately", "only", "exactly", "answer", "final", "value", "values", "sequence", "both", "just", "in", "each", "per", "of", "on", "and", "to", "from", "therefore", "we", "get"])  # fmt: skip
-REMARKS = frozenset(("where", "because", "since", "such", "given"))  # what follows explains all of the answer
-CUTS = REMARKS | {"for", "with", "is", "are"}  # what follows explains one item
-TELLING = frozenset(["no", "not", "none", "least", "most", "than", "odd", "even", "more", "less", "greater", "over", "under", "every", "any", "all", "if", "when", "unless", "otherwise", "except", "never", "without", "either", "neither", "nor", "before", "after", "prime", "composite", "positive", "negative", "or"])  # fmt: skip
-LIMITING = frozenset(["not", "no", "least", "most", "more", "less", "greater", "fewer", "over", "under", "odd", "even", "or", "if", "when", "unless", "otherwise"])
 _CLOSES = {"(": ")]", "[": ")]", "{": "}", "lfloor": ("rfloor",), "lceil": ("rceil",), "langle": ("rangle",), "begin": ("end",)}
 _CLOSING = {")", "]", "}", "rfloor", "rceil", "rangle", "end"}
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "lg": "log", "sign": "sgn"}
-_ACCENTS = frozenset(["overline", "bar", "vec", "hat", "overrightarrow", "widehat", "tilde", "dot", "mathbb", "mathfrak", "mathscr", "underline"])
+_ACCENTS = frozenset(
+    ["overline", "bar", "vec", "hat", "overrightarrow", "widehat", "tilde", "dot", "mathbb", "mathfrak", "mathscr", "underline"]
+)
 _APPLIED = frozenset("fghFGHPQW")  # letters that are functions where a bracket follows
 _EMPTY = frozenset(("phantom", "hspace", "vspace", "color", "tag", "label", "kern", "mkern", "mskip"))
 
@@ -242,9 +238,9 @@ class _Expression:
             if self.reader.mixed and self.accept("/") and _is_natural(bottom := self.power()) and _is_proper(right, bottom):
                 return Sum((left, Quotient(right, bottom)))
             raise Unreadable("two numbers side by side")
-        if isinstance(right, Number) and self.tokens[start].kind == "number" and not isinstance(left, (Group, Sum, Quotient)):
-            if self.tokens[start - 1].text not in (")", "}", "]"):
-                raise Unreadable("a number after a letter")
+        bracketed = isinstance(left, (Group, Sum, Quotient)) or self.tokens[start - 1].text in (")", "}", "]")
+        if isinstance(right, Number) and self.tokens[start].kind == "number" and not bracketed:
+            raise Unreadable("a number after a letter")
         return _product(left, right)
 
     def _starts_factor(self) -> bool:
@@ -638,9 +634,9 @@ def _is_separator(token: Token) -> bool:
 def _before_remark(tokens: list[Token], which: frozenset[str]) -> list[Token]:
     """Without a remark at the end that explains the answer: ", where k is an integer", "for all x"."""
     for i, (token, depth) in enumerate(_with_depth(tokens)):
-        if i and depth == 0 and token.kind == "word" and token.text.casefold() in which:
-            if any(t.kind not in ("word", "mark") for t in tokens[:i]):
-                return _trimmed(tokens[:i])
+        cuts = i and depth == 0 and token.kind == "word" and token.text.casefold() in which
+        if cuts and any(t.kind not in ("word", "mark") for t in tokens[:i]):
+            return _trimmed(tokens[:i])
     return tokens
 
 

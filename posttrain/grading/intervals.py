@@ -4,6 +4,7 @@ Ends stay exact forms; floating point only sorts them.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf
 
 from posttrain.grading.forms import (
@@ -99,7 +100,7 @@ def _of_chain(items: tuple[Form, ...], relations: tuple[str, ...]) -> list[Piece
     if relations == ("in",) and isinstance(items[0], (Symbol, Call)):
         return _pieces(items[1])
     result = [LINE]
-    variables = {variable for a, b in zip(items, items[1:]) for variable in (_variable(a, b),)}
+    variables = {_variable(a, b) for a, b in pairwise(items)}
     if len(variables) != 1:
         raise NoRealSet
     variable = variables.pop()

@@ -3,7 +3,7 @@
 Reading order: `Structure.same` sends a pair of forms to the rule for their kinds; every rule notes its name where it decides.
 """
 
-from itertools import product
+from itertools import pairwise, product
 from math import isclose
 
 from posttrain.grading.forms import (
@@ -40,11 +40,11 @@ from posttrain.grading.normal import Normaliser, substituted
 from posttrain.grading.numeric import unknowns
 from posttrain.grading.polynomial import Beyond, Poly, add, scaled
 from posttrain.grading.values import PARAMETERS, NeedsAlgebra, Values, exact
+from posttrain.grading.vocabulary import NUMBER_WORDS
 
 MOST_ITEMS = 64
 _ORDER = ("<", "<=", ">", ">=")
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
-_NUMBER_WORDS = {word: n for n, word in enumerate(["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve"])}
 
 
 class Structure(Values):
@@ -75,8 +75,8 @@ class Structure(Values):
         if a and a == b:
             return self.by("same words")
         for text, other in ((a, answer), (b, gold)):
-            if text in _NUMBER_WORDS and isinstance(other, Number):
-                return other.value == _NUMBER_WORDS[text] and self.by("number word")
+            if text in NUMBER_WORDS and isinstance(other, Number):
+                return other.value == NUMBER_WORDS[text] and self.by("number word")
             if text and text.isalpha() and len(text) <= 4 and isinstance(other, (Product, Power)):
                 return self.equal(other, Product(tuple(map(Symbol, text)))) and self.by("letters as a product")
         return self.by("words", False)
@@ -121,7 +121,7 @@ class Structure(Values):
         if set(answer.relations) - {"=", "~"}:
             return self.by("relation", False)
         sides = [exact(item) for item in answer.items]
-        for (a, b), relation in zip(zip(sides, sides[1:]), answer.relations):
+        for (a, b), relation in zip(pairwise(sides), answer.relations):
             if relation == "=" and a is not None and b is not None and a != b and not _is_decimal(answer):
                 return self.by("contradiction", False)
         last = [item for item in answer.items if isinstance(item, EXPRESSIONS)]
@@ -199,6 +199,8 @@ class Structure(Values):
         if max(len(golds), len(answers)) > MOST_ITEMS:
             return False
         if as_set and len(golds) != len(answers):
+            golds, answers = self._distinct_ones(golds), self._distinct_ones(answers)
+        if 1 in (len(golds), len(answers)):  # one answer that was written in two ways
             golds, answers = self._distinct_ones(golds), self._distinct_ones(answers)
         if len(golds) != len(answers):
             return False
@@ -430,9 +432,9 @@ def _permutation(gold: tuple[Form, ...], answer: tuple[Form, ...], value: Form) 
 def _renamed(gold_names: tuple[Form, ...], names: tuple[Form, ...], said: Form) -> Form:
     """f(z) = z^2 for f(x) = x^2: the argument's name is free."""
     for a, b in zip(gold_names, names):
-        if isinstance(a, Call) and isinstance(b, Call) and len(a.args) == len(b.args) == 1:
-            if isinstance(a.args[0], Symbol) and isinstance(b.args[0], Symbol) and a.args[0] not in unknowns(said):
-                return rename(said, b.args[0], a.args[0])
+        match a, b:
+            case Call(_, (Symbol() as new,)), Call(_, (Symbol() as old,)) if new not in unknowns(said):
+                return rename(said, old, new)
     return said
 
 

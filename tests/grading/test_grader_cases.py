@@ -109,5 +109,5 @@ def test_the_solution_of_a_math_problem_ends_in_its_reference_unless_it_boxes_tw
     read = [row for row in rows("math_train.jsonl.gz") if row["answer"]]
     verdicts = graded([{"gold": row["answer"], "output": row["solution"]} for row in read])
     differing = [row for row, verdict in zip(read, verdicts) if not verdict.correct]
-    assert len(differing) == 7  # "\\boxed{30^\\circ}$ or $\\boxed{150^\\circ}", of which the data set took the last for the answer
+    assert len(differing) == 8  # "\\boxed{30^\\circ}$ or $\\boxed{150^\\circ}": two answers, of which the data set took the last
     assert all(row["solution"].count("\\boxed") >= 2 for row in differing)
