@@ -35,7 +35,7 @@ FUNCTIONS = _words("""
 """)
 IN_TEXT = _words("cis sin cos tan ln log")  # functions that also stand in \\text{}
 NAMES = {
-    **{name: name for name in ("pi", "infty", "theta", "alpha", "beta", "gamma", "phi", "lambda", "degrees", "percent", "cup", "cdot", "times")},
+    **{name: name for name in _words("pi infty theta alpha beta gamma phi lambda degrees percent cup cdot times")},
     "infinity": "infty", "inf": "infty", "oo": "infty", "degree": "degrees", "deg": "degrees", "percentage": "percent", "pct": "percent",
     "mod": "bmod", "union": "cup", "plusminus": "pm", "frac": "frac",
 }  # fmt: skip

@@ -1,5 +1,6 @@
 """Each layer of the comparison decides what it is for, and says so."""
 
+import contextlib
 import random
 import time
 
@@ -141,22 +142,19 @@ def test_prose_says_more_than_an_answer(text, prose):
 def test_no_text_makes_the_grader_raise_or_dawdle():
     rng = random.Random(0)
     pieces = [
-        *"0123456789.,/%$-+={}()[]^_|<>:!' xyABei", "\\frac", "\\sqrt", "\\text{", "\\boxed{", "\\left", "\\{", "\\}", "\\,", "\\!", "\\cup ",
+        *"0123456789.,/%$-+={}()[]^_|<>:!' xyABei",
+        "\\frac", "\\sqrt", "\\text{", "\\boxed{", "\\left", "\\{", "\\}", "\\,", "\\!", "\\cup ",
         "\\pm ", "\\le ", "\\sin ", "\\sum_{k=1}^{n}", "\\begin{pmatrix}", "\\end{pmatrix}", "\\\\", "&", " and ", " where ", "٣", "²", "½",
         "\x00", "√", "\n", "①", "\\infty", "\\in ",
     ]  # fmt: skip
     started = time.process_time()
     for _ in range(3000):
         a, b = ("".join(rng.choices(pieces, k=rng.randrange(40))) for _ in "ab")
-        try:
+        with contextlib.suppress(NeedsAlgebra):
             grade(a, b)
             grade("x+1", b)
-        except NeedsAlgebra:
-            pass
     for piece in pieces:
         for times in (LONGEST // len(piece), 10**6):
-            try:
+            with contextlib.suppress(NeedsAlgebra):
                 grade("1", piece * times)
-            except NeedsAlgebra:
-                pass
     assert time.process_time() - started < 60.0
