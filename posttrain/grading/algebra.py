@@ -15,7 +15,20 @@ import mpmath
 import sympy
 
 from posttrain.grading.forms import (
-    BaseNumeral, Call, Constant, Degrees, Form, Number, Percent, Power, Product, Quantity, Quotient, Ratio, Sum, Symbol,
+    BaseNumeral,
+    Call,
+    Constant,
+    Degrees,
+    Form,
+    Number,
+    Percent,
+    Power,
+    Product,
+    Quantity,
+    Quotient,
+    Ratio,
+    Sum,
+    Symbol,
 )  # fmt: skip
 from posttrain.grading.polynomial import Beyond
 
@@ -201,5 +214,3 @@ def call(name: str, args: tuple[Form, ...]) -> Any:
     if name in ("forall", "cases", "aligned", "align", "pmod", "det", "gcd", "lcm", "int", "lim", "mod", "deg", "sum", "prod"):
         raise Beyond(name)
     return sympy.Function(name)(*values)
-
-

@@ -9,9 +9,40 @@ from fractions import Fraction
 from math import acos, asin, atan, ceil, comb, factorial, floor, gcd, isqrt, lcm, pi
 
 from posttrain.grading.forms import (
-    BaseNumeral, Call, Constant, Degrees, Form, Matrix, Number, Percent, Power, Product, Quantity, Quotient, Ratio, Sum, Symbol, children,
+    BaseNumeral,
+    Call,
+    Constant,
+    Degrees,
+    Form,
+    Matrix,
+    Number,
+    Percent,
+    Power,
+    Product,
+    Quantity,
+    Quotient,
+    Ratio,
+    Sum,
+    Symbol,
+    children,
 )  # fmt: skip
-from posttrain.grading.polynomial import ONE, ZERO, Beyond, Poly, Workspace, add, as_constant, atom, constant, content, key, multiply, power, reduced, scaled
+from posttrain.grading.polynomial import (
+    ONE,
+    ZERO,
+    Beyond,
+    Poly,
+    Workspace,
+    add,
+    as_constant,
+    atom,
+    constant,
+    content,
+    key,
+    multiply,
+    power,
+    reduced,
+    scaled,
+)
 
 HIGHEST_FACTORIAL = 3_000
 LARGEST_TRIAL = 2_000
@@ -408,7 +439,7 @@ class Normaliser:
         if name == "factorial":
             return self.factorial(values[0].top)
         n, k = (as_constant(v.top) for v in values)
-        if n is not None and k is not None and n.denominator == k.denominator == 1 and 0 <= k:
+        if n is not None and k is not None and n.denominator == k.denominator == 1 and k >= 0:
             if n < 0 or min(k, n - k) * max(int(n).bit_length(), 1) > 20_000:
                 raise Beyond("too large a binomial")
             return _whole(constant(comb(int(n), int(k))))

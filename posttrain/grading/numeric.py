@@ -14,7 +14,21 @@ from fractions import Fraction
 from typing import Any
 
 from posttrain.grading.forms import (
-    BaseNumeral, Call, Constant, Degrees, Form, Number, Percent, Power, Product, Quantity, Quotient, Ratio, Sum, Symbol, children,
+    BaseNumeral,
+    Call,
+    Constant,
+    Degrees,
+    Form,
+    Number,
+    Percent,
+    Power,
+    Product,
+    Quantity,
+    Quotient,
+    Ratio,
+    Sum,
+    Symbol,
+    children,
 )  # fmt: skip
 from posttrain.grading.normal import has_series
 from posttrain.grading.polynomial import Beyond

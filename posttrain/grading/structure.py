@@ -3,24 +3,48 @@
 Reading order: `Structure.same` sends a pair of forms to the rule for their kinds; every rule notes its name where it decides.
 """
 
-from itertools import product
+from itertools import pairwise, product
 from math import isclose
 
 from posttrain.grading.forms import (
-    EXPRESSIONS, Call, Chain, Constant, Form, Group, Listing, Matrix, NamedSet, Number, Percent, PlusMinus, Power, Product, Quantity,
-    Quotient, Ratio, SetBuilder, SetOf, SetOperation, Sum, Symbol, Text, children, difference, negative, number,
+    EXPRESSIONS,
+    Call,
+    Chain,
+    Constant,
+    Form,
+    Group,
+    Listing,
+    Matrix,
+    NamedSet,
+    Number,
+    Percent,
+    PlusMinus,
+    Power,
+    Product,
+    Quantity,
+    Quotient,
+    SetBuilder,
+    SetOf,
+    SetOperation,
+    Sum,
+    Symbol,
+    Text,
+    children,
+    difference,
+    negative,
+    number,
 )  # fmt: skip
 from posttrain.grading.grammar import plain_words
 from posttrain.grading.intervals import NoRealSet, Piece, conjunction, pieces
 from posttrain.grading.normal import Normaliser, substituted
-from posttrain.grading.numeric import unknowns, value
-from posttrain.grading.polynomial import Beyond, Poly, add, key, scaled
+from posttrain.grading.numeric import unknowns
+from posttrain.grading.polynomial import Beyond, Poly, add, scaled
 from posttrain.grading.values import PARAMETERS, NeedsAlgebra, Values, exact
+from posttrain.grading.vocabulary import NUMBER_WORDS
 
 MOST_ITEMS = 64
 _ORDER = ("<", "<=", ">", ">=")
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
-_NUMBER_WORDS = {word: n for n, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())}
 
 
 class Structure(Values):
@@ -51,8 +75,8 @@ class Structure(Values):
         if a and a == b:
             return self.by("same words")
         for text, other in ((a, answer), (b, gold)):
-            if text in _NUMBER_WORDS and isinstance(other, Number):
-                return other.value == _NUMBER_WORDS[text] and self.by("number word")
+            if text in NUMBER_WORDS and isinstance(other, Number):
+                return other.value == NUMBER_WORDS[text] and self.by("number word")
             if text and text.isalpha() and len(text) <= 4 and isinstance(other, (Product, Power)):
                 return self.equal(other, Product(tuple(map(Symbol, text)))) and self.by("letters as a product")
         return self.by("words", False)
@@ -97,7 +121,7 @@ class Structure(Values):
         if set(answer.relations) - {"=", "~"}:
             return self.by("relation", False)
         sides = [exact(item) for item in answer.items]
-        for (a, b), relation in zip(zip(sides, sides[1:]), answer.relations):
+        for (a, b), relation in zip(pairwise(sides), answer.relations):
             if relation == "=" and a is not None and b is not None and a != b and not _is_decimal(answer):
                 return self.by("contradiction", False)
         last = [item for item in answer.items if isinstance(item, EXPRESSIONS)]
@@ -154,7 +178,12 @@ class Structure(Values):
                 pairs = zip(*(sorted(zip(side, form.items), key=lambda p: repr(p[0])) for side, form in zip(names, (gold, answer))))
                 return all(self.same(a, b) for (_, a), (_, b) in pairs) and self.by("list by names")
         for a, b in ((gold, answer), (answer, gold)):
-            if isinstance(a, Group) and isinstance(b, Listing) and not has_sign_choice(b) and not any(isinstance(i, Group) for i in b.items):
+            if (
+                isinstance(a, Group)
+                and isinstance(b, Listing)
+                and not has_sign_choice(b)
+                and not any(isinstance(i, Group) for i in b.items)
+            ):
                 if len(a.items) != len(b.items) or (a.left, a.right) != ("(", ")"):
                     return self.by("tuple", False)
                 pairs = zip(a.items, b.items) if a is gold else zip(b.items, a.items)
@@ -170,6 +199,8 @@ class Structure(Values):
         if max(len(golds), len(answers)) > MOST_ITEMS:
             return False
         if as_set and len(golds) != len(answers):
+            golds, answers = self._distinct_ones(golds), self._distinct_ones(answers)
+        if 1 in (len(golds), len(answers)):  # one answer that was written in two ways
             golds, answers = self._distinct_ones(golds), self._distinct_ones(answers)
         if len(golds) != len(answers):
             return False
@@ -223,7 +254,7 @@ class Structure(Values):
         except NoRealSet:
             return self._set_structure(gold, answer)
         for reading, form in zip(readings, (gold, answer)):
-            if isinstance(form, Listing):  # "x > 1 and x < 2"
+            if isinstance(form, Listing) and not form.word:  # "x > 1 and x < 2"
                 try:
                     reading.append(conjunction(form))
                 except NoRealSet:
@@ -297,7 +328,7 @@ def split_name(form: Form) -> tuple[tuple[Form, ...], Form | None]:
         return tuple(names), last
     if len(form.items) == 2 and _is_name(last) and isinstance(names[0], EXPRESSIONS) and last not in unknowns(names[0]):
         return (last,), names[0]
-    if _is_name(names[0]) and all(isinstance(item, EXPRESSIONS) for item in form.items[1:]):
+    if len(form.items) > 2 and _is_name(names[0]) and all(isinstance(item, EXPRESSIONS) for item in form.items[1:]):
         return (names[0],), Chain(form.items[1:], form.relations[1:])
     return (), None
 
@@ -351,7 +382,7 @@ def rename(form: Form, variable: Form, new: Form) -> Form:
         case Chain(items, relations):
             return Chain(tuple(rename(item, variable, new) for item in items), relations)
         case Listing(items):
-            return Listing(tuple(rename(item, variable, new) for item in items))
+            return Listing(tuple(rename(item, variable, new) for item in items), form.word)
         case Group(left, right, items):
             return Group(left, right, tuple(rename(item, variable, new) for item in items))
     return substituted(form, variable, new)
@@ -401,9 +432,9 @@ def _permutation(gold: tuple[Form, ...], answer: tuple[Form, ...], value: Form) 
 def _renamed(gold_names: tuple[Form, ...], names: tuple[Form, ...], said: Form) -> Form:
     """f(z) = z^2 for f(x) = x^2: the argument's name is free."""
     for a, b in zip(gold_names, names):
-        if isinstance(a, Call) and isinstance(b, Call) and len(a.args) == len(b.args) == 1:
-            if isinstance(a.args[0], Symbol) and isinstance(b.args[0], Symbol) and a.args[0] not in unknowns(said):
-                return rename(said, b.args[0], a.args[0])
+        match a, b:
+            case Call(_, (Symbol() as new,)), Call(_, (Symbol() as old,)) if new not in unknowns(said):
+                return rename(said, old, new)
     return said
 
 
@@ -434,7 +465,7 @@ def _without_ranges(form: Form) -> Form:
     if not isinstance(form, Listing):
         return form
     kept = tuple(item for item in form.items if not _is_range(item))
-    return form if not kept else kept[0] if len(kept) == 1 else Listing(kept)
+    return form if not kept else kept[0] if len(kept) == 1 else Listing(kept, form.word)
 
 
 def _is_range(item: Form) -> bool:
