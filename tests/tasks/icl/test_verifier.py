@@ -2,11 +2,15 @@ import json
 import math
 
 import pytest
+import torch
+from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from posttrain.sampling.hf import HFEngine
 from posttrain.tasks.icl.choices import choice_probs
 from posttrain.tasks.icl.verifier import BestOf, best_of
 from posttrain.types import DataError
 from tests.tasks.icl.fixtures import HOSTILE, SHARED, icl_task, item, sources
+from tests.tiny_models import make_tiny_model
 
 FILES = sources("verifier_pool.jsonl", "verifier_test.jsonl")
 
@@ -97,6 +101,25 @@ def test_probabilities_are_of_whole_choices_and_normalised_over_them():
 def test_choices_that_are_all_but_impossible_still_have_probabilities():
     (row,) = choice_probs(TableScorer({1: 1e-300, 2: 1e-300}), [(7,)], {"Yes": (1, 1), "No": (2, 2)})
     assert row == pytest.approx({"Yes": 0.5, "No": 0.5})
+
+
+def test_probabilities_of_a_real_model_are_its_own_softmax_over_the_choices(tmp_path):
+    folder = make_tiny_model(tmp_path / "model", "qwen2")
+    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
+    engine = HFEngine(model, [tokenizer.eos_token_id])
+    task = icl_task("verifier", sources=FILES)
+    prompts = [tuple(tokenizer.encode(f"{problem.question}{task.layout.answer_label}")) for problem in task.load("test")[:3]]
+    choices = {choice: tuple(tokenizer.encode(choice)) for choice in task.choices}
+    for prompt, probs in zip(prompts, choice_probs(engine, prompts, choices), strict=True):
+        totals = [_total_logp(model, prompt, ids) for ids in choices.values()]
+        assert [probs[choice] for choice in choices] == pytest.approx(torch.tensor(totals).softmax(0).tolist(), abs=1e-5)
+
+
+def _total_logp(model, prompt, ids) -> float:
+    """log p of the whole continuation by one plain forward pass."""
+    with torch.no_grad():
+        logp_TV = model(torch.tensor([[*prompt, *ids]])).logits[0].log_softmax(-1)
+    return sum(logp_TV[len(prompt) + i - 1, token].item() for i, token in enumerate(ids))
 
 
 def test_published_solutions_of_four_models_are_candidates_as_they_come():
