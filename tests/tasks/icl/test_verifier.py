@@ -5,10 +5,11 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from posttrain.rollout.store import write_episodes
 from posttrain.sampling.hf import HFEngine
 from posttrain.tasks.icl.choices import choice_probs
 from posttrain.tasks.icl.verifier import BestOf, best_of
-from posttrain.types import DataError
+from posttrain.types import Completion, DataError, Episode, Turn, Verdict
 from tests.tasks.icl.fixtures import HOSTILE, SHARED, icl_task, item, sources
 from tests.tiny_models import make_tiny_model
 
@@ -39,17 +40,21 @@ def test_a_verdict_that_is_neither_true_nor_false_is_an_error_with_its_line(tmp_
         icl_task("verifier", sources={"pool": str(tmp_path / "rows.jsonl")}).load("pool")
 
 
-def test_a_stored_evaluation_is_a_file_of_candidates(tmp_path):
-    rows = [
-        {"problem": {"question": "1+1?"}, "turns": [{"text": " 2 ", "verdict": {"status": "correct"}}, {"text": "3", "verdict": {}}]},
-        {"problem": {"question": "1+1?"}, "turns": [{"text": "3", "verdict": {"status": "no_answer"}}]},
-        {"problem": {"question": "1+1?"}, "turns": [{"text": "4", "verdict": {"status": "unscored"}}]},
+def episode(*attempts: tuple[str, str]) -> Episode:
+    completion = Completion(ids=(1,), logprobs=(0.0,), finish="stop")
+    turns = [
+        Turn(prompt_ids=(7, *[1] * nth), completion=completion, text=text, answer=None, verdict=Verdict(status=status))
+        for nth, (text, status) in enumerate(attempts)
     ]
+    return Episode(problem=item("2", question="1+1?"), turns=tuple(turns))
+
+
+def test_a_stored_evaluation_is_a_file_of_candidates_its_first_attempts(tmp_path):
     path = tmp_path / "episodes.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_episodes(path, [episode((" 2 ", "correct"), ("3", "wrong")), episode(("3", "no_answer")), episode(("4", "unscored"))])
     pool = icl_task("verifier", sources={"pool": str(path)}).load("pool")
     assert [(shot.question, shot.solution) for shot in pool] == [("1+1?\n\nSolution:\n2", "Yes"), ("1+1?\n\nSolution:\n3", "No")]
-    path.write_text(json.dumps({"problem": {"question": "1+1?"}, "turns": []}) + "\n")
+    write_episodes(path, [episode()])
     with pytest.raises(DataError, match=r"episodes.jsonl:1: not an episode: IndexError"):
         icl_task("verifier", sources={"pool": str(path)}).load("pool")
 
