@@ -46,13 +46,20 @@ class InContextTask:
 
     name: str
     load: Callable[[str], list[Problem]]
-    """"pool" or "test" -> problems; a pool's `solution` is the answer as a person wrote it. Raises `DataError`."""
+    """"pool" or "test" -> problems; a pool's `solution` is the answer as a person wrote it. "few_shot" is the benchmark's own usual
+    prompt, where it has one. Raises `DataError`, also for a split that the task has not."""
     layout: Layout
     score: Callable[[Sequence[tuple[Problem, str]]], list[float | None]]
     """What each text is worth, from 0 to 1; None where the grader itself failed."""
     metric: str = "accuracy"
     corpus: Callable[[Sequence[tuple[Problem, str]]], float] | None = None
     """The figure over all items together where the field reports one (chrF2++), in the metric's own unit."""
+    figures: Callable[[Sequence[tuple[Problem, str]]], dict[str, float]] | None = None
+    """Further figures over all items together, by name (the share of plans that are shortest)."""
+    choices: tuple[str, ...] = ()
+    """The answers there are, where the set is closed: an engine that scores gives each its probability, normalised over the set."""
+    weigh: Callable[[Sequence[tuple[Problem, Mapping[str, float]]]], dict[str, float]] | None = None
+    """Figures over all items from the probabilities of the choices, by name (best of four by P(yes))."""
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     """An answer ends before the first of these."""
