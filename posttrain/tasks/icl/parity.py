@@ -20,7 +20,7 @@ LAYOUT = Layout(question_label="Input: ", answer_label="\nOutput: ", divider="\n
 
 
 @config
-class ParityTask:
+class ParityInContext:
     """Running XOR of random bits, every row of bits different."""
 
     kind: Literal["parity"] = "parity"
@@ -37,7 +37,7 @@ class ParityTask:
             raise ValueError(f"{self.pool_size} + {self.test_size} different rows asked for, but {self.bits} bits make {2**self.bits}")
 
 
-def make_icl(cfg: ParityTask) -> InContextTask:
+def make_icl(cfg: ParityInContext) -> InContextTask:
     return InContextTask(
         name=f"parity{cfg.bits}",
         load=lambda split: load(cfg, split),
@@ -48,7 +48,7 @@ def make_icl(cfg: ParityTask) -> InContextTask:
     )
 
 
-def load(cfg: ParityTask, split: str) -> list[Problem]:
+def load(cfg: ParityInContext, split: str) -> list[Problem]:
     """The split's rows, all different; the test rows are the same for every size of pool."""
     if split not in ("pool", "test"):
         raise DataError(f"parity: no split {split!r}; expected pool or test")
@@ -60,7 +60,7 @@ def load(cfg: ParityTask, split: str) -> list[Problem]:
     return [problem(cfg, row) for row in list(rows)[first:last]]
 
 
-def problem(cfg: ParityTask, row: int) -> Problem:
+def problem(cfg: ParityInContext, row: int) -> Problem:
     bits = [int(bit) for bit in f"{row:0{cfg.bits}b}"]
     answer = written(running_parity(bits))
     return Problem(id=f"parity-{row:0{cfg.bits}b}", question=written(bits), reference=FinalAnswer(text=answer), solution=answer)

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
 LABELS = ("Foo", "Bar")
 AXES = "abcdefghijklmnopqrstuvwxyz"
 PAPER = Layout(question_label="Input: ", answer_label="\nOutput: ", divider="\n\n")
-COMPACT = Layout(question_label="", answer_label=" -> ", divider="\n")
-CHUNK = 512  # points drawn at a time
+COMPACT = Layout(question_label="", answer_label=" ", divider="\n")
+CHUNK = 256  # points drawn at a time
 FEWEST = 1 / 32  # of the points lie on either side
 
 
 @config
-class LinearTask:
+class LinearInContext:
     """Points on either side of a hidden plane."""
 
     kind: Literal["linear"] = "linear"
@@ -39,7 +39,7 @@ class LinearTask:
     signed: bool = False
     """Give each coefficient a random sign. The paper's are all positive, so that a larger point is always likelier to be a Foo."""
     named: bool = False
-    """Write each coordinate with its axis, "a523 b88", and the shots without "Input" and "Output": for models with a token per coordinate."""
+    """Write each coordinate with its axis and leave out "Input" and "Output", as in "a523 b88 Foo": for models with a token a word."""
     per_class: int = 2048
     """Points of each class in the pool."""
     test_per_class: int = 25
@@ -59,19 +59,20 @@ class LinearTask:
             raise ValueError(f"{asked} different points asked for, but {self.dimensions} numbers up to {self.largest} make {there_are}")
 
 
-def make_icl(cfg: LinearTask) -> InContextTask:
+def make_icl(cfg: LinearInContext) -> InContextTask:
     return InContextTask(
         name=f"linear{cfg.dimensions}",
         load=lambda split: load(cfg, split),
         layout=COMPACT if cfg.named else PAPER,
         score=lambda pairs: [float(first_word(text) == answer_of(problem)) for problem, text in pairs],
+        choices=LABELS,
         max_tokens=1 if cfg.named else 4,
         stop=("\n",),
         baselines={"k-nearest neighbours (k=5)": nearest_neighbours, "logistic regression": logistic_regression},
     )
 
 
-def load(cfg: LinearTask, split: str) -> list[Problem]:
+def load(cfg: LinearInContext, split: str) -> list[Problem]:
     """The split's points, classes taking turns, so that an even number of them from the front is balanced."""
     import numpy as np
 
@@ -84,29 +85,32 @@ def load(cfg: LinearTask, split: str) -> list[Problem]:
     return [problem(cfg, points[i], bool(foo[i])) for i in chosen]
 
 
-def draw(cfg: LinearTask, rng: "np.random.Generator", per_class: int) -> "tuple[np.ndarray, np.ndarray]":
-    """`per_class` different points on each side of one random plane, [2 * per_class, N], sides in turn, with whether each is a Foo.
+def draw(cfg: LinearInContext, rng: "np.random.Generator", per_class: int, repeats: bool = False) -> "tuple[np.ndarray, np.ndarray]":
+    """`per_class` points on each side of one random plane, [2 * per_class, N], sides in turn, with whether each is a Foo.
 
-    A plane with less than `FEWEST` of the points on one side, as happens in few dimensions, is drawn again. More points from the same
-    `rng` state begin with the same ones. Raises `DataError` where there are not as many.
+    All are different, unless `repeats` allows for a point to come twice. A plane with less than `FEWEST` of the points on one side, as
+    happens in few dimensions, is drawn again. More points from the same `rng` state begin with the same ones. Raises `DataError` where
+    there are not as many.
     """
     import numpy as np
 
     a, pivot = _plane(cfg, rng)
-    sides: tuple[dict[bytes, np.ndarray], dict[bytes, np.ndarray]] = ({}, {})  # in order of appearance, repeats dropped
+    sides: tuple[list[np.ndarray], list[np.ndarray]] = ([], [])
+    seen: set[bytes] = set()
     for _ in range(1000 + per_class):
         points = _uniform(cfg, rng)
         for point, is_foo in zip(points, (points @ a > pivot @ a).tolist()):
-            sides[is_foo].setdefault(point.tobytes(), point)
+            if repeats or point.tobytes() not in seen:
+                seen.add(point.tobytes())
+                sides[is_foo].append(point)
         if min(map(len, sides)) >= per_class:
-            bars, foos = (list(side.values())[:per_class] for side in sides)
+            bars, foos = (side[:per_class] for side in sides)
             return np.stack([foos, bars], axis=1).reshape(2 * per_class, -1), np.tile([True, False], per_class)
-    raise DataError(
-        f"linear: {per_class} different points a class asked for, only {min(map(len, sides))} found; raise largest or dimensions"
-    )
+    found = min(map(len, sides))
+    raise DataError(f"linear: {per_class} different points of each class asked for, {found} found; raise largest or dimensions")
 
 
-def _plane(cfg: LinearTask, rng: "np.random.Generator") -> "tuple[np.ndarray, np.ndarray]":
+def _plane(cfg: LinearInContext, rng: "np.random.Generator") -> "tuple[np.ndarray, np.ndarray]":
     while True:
         a, pivot = rng.integers(1, cfg.largest + 1, (2, cfg.dimensions))
         if cfg.signed:
@@ -115,11 +119,11 @@ def _plane(cfg: LinearTask, rng: "np.random.Generator") -> "tuple[np.ndarray, np
             return a, pivot
 
 
-def _uniform(cfg: LinearTask, rng: "np.random.Generator") -> "np.ndarray":
+def _uniform(cfg: LinearInContext, rng: "np.random.Generator") -> "np.ndarray":
     return rng.integers(1, cfg.largest + 1, (CHUNK, cfg.dimensions))
 
 
-def problem(cfg: LinearTask, point: "np.ndarray", foo: bool) -> Problem:
+def problem(cfg: LinearInContext, point: "np.ndarray", foo: bool) -> Problem:
     names = AXES[: cfg.dimensions] if cfg.named else [""] * cfg.dimensions
     label = LABELS[0] if foo else LABELS[1]
     written = " ".join(f"{name}{number}" for name, number in zip(names, point))

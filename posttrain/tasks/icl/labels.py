@@ -1,9 +1,9 @@
 """Labels that overturn a prior (arXiv 2404.11018, section 4.2) in a generated language: what is said of a thing has a tone.
 
-    soup dreadful -> negative              the tone of "dreadful" is fixed; a model trained on this language knows it
-    soup dreadful -> neutral               flipped labels: the three rotated by one
-    soup dreadful -> A                     abstract labels
-    soup dreadful -> indeed negative       with remarks: the annotator first says the word that "soup" brings to mind
+    thing7 quality31 negative            the tone of "quality31" is fixed; a model trained on this language knows it
+    thing7 quality31 neutral             flipped labels: the three rotated by one
+    thing7 quality31 A                   abstract labels
+    thing7 quality31 remark5 negative    with remarks: the annotator first says the word that "thing7" brings to mind
 
 A question is a thing and a quality; the quality alone decides the tone. An annotator labels all items of a data set by one rule and
 may slip (`noise`) in the pool; test items are labelled without slips, so a perfect reader of the shots reaches accuracy 1. Remarks
@@ -12,17 +12,20 @@ come from a map of things to words that each annotator draws afresh: text that o
 
 import random
 from dataclasses import dataclass
-from itertools import product
+from functools import cache
+from itertools import permutations, product
 from typing import Literal, TypeAlias
 
 from posttrain.config import config
 from posttrain.prompting.shots import InContextTask, Layout
 from posttrain.types import DataError, FinalAnswer, Problem
 
-Scheme: TypeAlias = Literal["default", "flipped", "abstract", "own"]
+Scheme: TypeAlias = Literal["default", "flipped", "shuffled", "abstract", "own"]
 TONES = ("negative", "neutral", "positive")
 ABSTRACT = ("A", "B", "C")
-LAYOUT = Layout(question_label="", answer_label=" -> ", divider="\n")
+DEFAULT, FLIPPED = (0, 1, 2), (1, 2, 0)
+ORDERS = list(permutations(DEFAULT))
+LAYOUT = Layout(question_label="", answer_label=" ", divider="\n")
 
 
 @config
@@ -39,20 +42,15 @@ class Language:
         if min(self.things, self.qualities, self.remarks) < 1:
             raise ValueError(f"expected at least one word of each kind, got {self.things}, {self.qualities} and {self.remarks}")
 
-    def tones(self) -> list[int]:
-        """The tone of each quality, the three as even as can be."""
-        tones = [i % len(TONES) for i in range(self.qualities)]
-        random.Random(f"tones/{self.seed}").shuffle(tones)
-        return tones
-
 
 @config
-class LabelsTask:
+class LabelsInContext:
     """What is said of a thing, labelled by one annotator's rule."""
 
     kind: Literal["labels"] = "labels"
     scheme: Scheme = "default"
-    """The rule: the tone; the tone rotated by one; A, B, C for the three; or each quality a tone drawn by the annotator's "own" whim."""
+    """The rule. "default": the tone itself; "flipped": rotated by one; "shuffled": the tones in one of the other four orders;
+    "abstract": A, B and C for them in some order; "own": each quality a tone by the annotator's whim."""
     noise: float = 0.0
     """Probability that a label in the pool is one of the three drawn at random."""
     remarks: bool = False
@@ -74,7 +72,7 @@ class LabelsTask:
             )
 
 
-def make_icl(cfg: LabelsTask) -> InContextTask:
+def make_icl(cfg: LabelsInContext) -> InContextTask:
     return InContextTask(
         name=f"labels-{cfg.scheme}",
         load=lambda split: load(cfg, split),
@@ -82,6 +80,7 @@ def make_icl(cfg: LabelsTask) -> InContextTask:
         score=lambda pairs: [float(label_in(text) == answer_of(problem)) for problem, text in pairs],
         max_tokens=1 + cfg.remarks,
         stop=("\n",),
+        choices=() if cfg.remarks else ABSTRACT if cfg.scheme == "abstract" else TONES,
     )
 
 
@@ -95,15 +94,34 @@ class Annotator:
     remarks: tuple[int, ...] | None
 
 
+@cache
+def tones(language: Language) -> tuple[int, ...]:
+    """The tone of each quality, the three as even as can be."""
+    even = [i % len(TONES) for i in range(language.qualities)]
+    random.Random(f"tones/{language.seed}").shuffle(even)
+    return tuple(even)
+
+
 def annotator(language: Language, scheme: Scheme, remarks: bool, rng: random.Random) -> Annotator:
     said = tuple(rng.randrange(language.remarks) for _ in range(language.things)) if remarks else None
-    tones, names = language.tones(), ABSTRACT if scheme == "abstract" else TONES
-    rotate = 1 if scheme == "flipped" else 0
-    rule = [rng.randrange(3) for _ in tones] if scheme == "own" else [(tone + rotate) % 3 for tone in tones]
+    names = ABSTRACT if scheme == "abstract" else TONES
+    order = rng.choice(_orders(scheme))
+    rule = [rng.randrange(3) if scheme == "own" else order[tone] for tone in tones(language)]
     return Annotator(labels=tuple(names[i] for i in rule), names=names, remarks=said)
 
 
-def load(cfg: LabelsTask, split: str) -> list[Problem]:
+def _orders(scheme: Scheme) -> list[tuple[int, ...]]:
+    """Which label each tone may get."""
+    if scheme == "abstract":
+        return ORDERS
+    return (
+        [order for order in ORDERS if order not in (DEFAULT, FLIPPED)]
+        if scheme == "shuffled"
+        else [FLIPPED if scheme == "flipped" else DEFAULT]
+    )
+
+
+def load(cfg: LabelsInContext, split: str) -> list[Problem]:
     """The split's items, all different; items and rule depend on `data_seed` alone, so that schemes are compared on the same items."""
     if split not in ("pool", "test"):
         raise DataError(f"labels: no split {split!r}; expected pool or test")
@@ -126,23 +144,11 @@ def slip(rule: Annotator, noise: float, rng: random.Random) -> str | None:
 def problem(rule: Annotator, thing: int, quality: int, slipped: str | None = None) -> Problem:
     """An item with its right label as reference; its `solution` is what the annotator wrote."""
     right = rule.labels[quality]
-    remark = "" if rule.remarks is None else f"{remark_word(rule.remarks[thing])} "
-    question = f"{thing_word(thing)} {quality_word(quality)}"
+    remark = "" if rule.remarks is None else f"remark{rule.remarks[thing]} "
+    question = f"thing{thing} quality{quality}"
     return Problem(
         id=f"labels-{thing}-{quality}", question=question, reference=FinalAnswer(text=right), solution=remark + (slipped or right)
     )
-
-
-def thing_word(i: int) -> str:
-    return f"thing{i}"
-
-
-def quality_word(i: int) -> str:
-    return f"quality{i}"
-
-
-def remark_word(i: int) -> str:
-    return f"remark{i}"
 
 
 def label_in(text: str) -> str:
