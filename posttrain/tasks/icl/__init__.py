@@ -1,7 +1,8 @@
 """The tasks of many-shot in-context learning (arXiv 2404.11018): one module each, a config class tagged by `kind` and `make_icl(cfg)`.
 
 Each has a pool to take shots from and items to test on, in the labels and with the metric of the paper; read `math.py` first. Where a
-benchmark has a usual few-shot prompt of its own, the task loads that as the split "few_shot".
+benchmark has a usual few-shot prompt of its own, the task loads that as the split "few_shot". Answer labels end with a line break, where
+tokens end in every usual tokenizer: a space there would be one token before a model's answer and a part of the word in a shot.
 """
 
 from typing import Annotated, TypeAlias, Union

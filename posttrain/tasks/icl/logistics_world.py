@@ -121,7 +121,7 @@ def apply(world: World, state: State, action: Action) -> None:
         if found is None:
             raise NotAllowed(f"there is no object {argument[:40]!r}")
         if not _is(found, kind):
-            raise NotAllowed(f"{argument} is a {found}, {name} needs a {kind} there")
+            raise NotAllowed(f"{argument} is of kind {found}, {name} needs {kind} there")
     if name in ("drive-truck", "fly-airplane"):
         vehicle, origin, goal = arguments[:3]
         _needs(state, vehicle, origin)
@@ -208,15 +208,14 @@ def make_world(kinds: Mapping[str, str], cities: Mapping[str, str], start: State
 
 def _check(world: World, where: str) -> None:
     """Everything is somewhere, every location in a city, every goal a package's; raises `DataError`."""
-    vehicles = world.of("truck") + world.of("airplane")
-    fit = {vehicle: set(world.cities) for vehicle in world.of("truck")} | {
-        plane: set(world.of("airport")) for plane in world.of("airplane")
-    }
-    fit |= {package: set(world.cities) | set(vehicles) for package in world.of("package")}
-    faults = [f"{name} is nowhere" for name in fit if name not in world.start]
-    faults += [f"{name} is at or in {place}, no place for it" for name, place in world.start.items() if place not in fit.get(name, ())]
-    faults += [f"{place} is in no city" for place in world.of("location") if world.kinds.get(world.cities.get(place, "")) != "city"]
+    on_ground, airports = set(world.cities), set(world.of("airport"))
+    trucks, airplanes = set(world.of("truck")), set(world.of("airplane"))
+    fit = dict.fromkeys(trucks, on_ground) | dict.fromkeys(airplanes, airports)
+    fit |= dict.fromkeys(world.of("package"), on_ground | trucks | airplanes)
+    faults = [f"{place} is in no city" for place in world.of("location") if world.kinds.get(world.cities.get(place, "")) != "city"]
     faults += [f"{city} has no airport or several" for city in world.of("city") if _airports(world, city) != 1]
+    faults += [f"{name} is nowhere" for name in fit if name not in world.start]
+    faults += [f"{name} is at or in {place}, no place for it" for name, place in world.start.items() if place not in fit.get(name, ())]
     faults += [f"the goal names {name}, no package" for name in world.goal if world.kinds.get(name) != "package"]
     faults += [f"the goal of {name} is {place}, no location" for name, place in world.goal.items() if place not in world.cities]
     faults += [] if world.goal else ["there is no goal"]

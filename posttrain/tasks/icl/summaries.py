@@ -17,8 +17,8 @@ from posttrain.types import FinalAnswer, Problem
 
 ROUGE_L = RougeScorer(["rougeL"], use_stemmer=True)
 LAYOUT = Layout(
-    question_label="Article: ",
-    answer_label="\nSummary: ",
+    question_label="Article:\n",
+    answer_label="\nSummary:\n",
     divider="\n\n----------\n\n",
     announce="You will be given articles like these:",
     instruction="Summarize the article in one sentence. Write only the summary.",

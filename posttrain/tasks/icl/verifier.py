@@ -1,4 +1,4 @@
-"""A verifier made of shots: is this solution right? The likelihood of "Yes" then picks the best of four (arXiv 2404.11018, section 3.5).
+"""A verifier made of shots: is this solution right? The likelihood of "Yes" then picks the best of four.
 
 Rows are candidate solutions: `question`, `solution`, and `correct`, the verdict of tests or of a grader. The pool teaches, the test has
 four candidates to every problem. P(yes) is normalised over "Yes" and "No"; the accuracy of the picks lies between pass@1 and pass@4 if
@@ -21,7 +21,7 @@ YES, NO = "Yes", "No"
 VERDICT_FIELDS = ("correct", "expected", "passed")
 LAYOUT = Layout(
     question_label="Problem:\n",
-    answer_label="\n\nIs the solution correct? ",
+    answer_label="\n\nIs the solution correct?\n",
     divider="\n\n----------\n\n",
     preamble="Solutions to problems follow, each with a word on whether it is correct.\n\n",
     instruction="Say whether the solution is correct: Yes or No.",
@@ -34,7 +34,8 @@ class VerifierInContext:
 
     kind: Literal["verifier"] = "verifier"
     sources: dict[str, Source]
-    """`pool` and `test`: rows with `question`, `solution` (or `output`) and `correct` (or `expected`, `passed`)."""
+    """`pool` and `test`: rows with `question`, `solution` (or `output`) and `correct` (or `expected`, `passed`); or the episodes.jsonl of
+    an evaluation, of which the first attempts are taken."""
     candidates: int = Field(default=4, ge=1)
     """How many solutions of each test problem there are to pick from; the first so many are taken."""
     test_items: int | None = Field(default=200, ge=1)
@@ -124,13 +125,29 @@ def _first_word(text: str) -> str:
     return words[0].strip(".,!*").lower() if words else ""
 
 
-def _problem(row: Row, number: str) -> Problem:
-    """A candidate; `subject` holds what was asked, by which `load` puts the candidates of a problem together."""
+def _problem(row: Row, number: str) -> Problem | None:
+    """A candidate, None where its verdict is the grader's failure; `subject` is what was asked, by which `load` groups."""
+    candidate = _of_episode(row) if "turns" in row.fields else _of_row(row)
+    if candidate is None:
+        return None
+    asked, solution, correct = candidate
+    word = YES if correct else NO
+    return Problem(id=number, question=f"{asked}\n\nSolution:\n{solution}", reference=FinalAnswer(text=word), subject=asked, solution=word)
+
+
+def _of_row(row: Row) -> tuple[str, str, bool]:
     name = next((field for field in VERDICT_FIELDS if field in row.fields), None)
     if name is None or not isinstance(row.fields[name], bool):
         found = f"{name!r} as {row.fields[name]!r}" if name else ", ".join(map(repr, row.fields))
         raise DataError(f"{row.where}: expected {' or '.join(map(repr, VERDICT_FIELDS))} as true or false; found {found}")
-    asked = row.text("question").strip()
-    word = YES if row.fields[name] else NO
-    question = f"{asked}\n\nSolution:\n{row.text('solution', 'output').strip()}"
-    return Problem(id=number, question=question, reference=FinalAnswer(text=word), subject=asked, solution=word)
+    return row.text("question").strip(), row.text("solution", "output").strip(), row.fields[name]
+
+
+def _of_episode(row: Row) -> tuple[str, str, bool] | None:
+    """The first attempt of a stored episode, which is a solution with its grader's verdict."""
+    try:
+        first = row.fields["turns"][0]
+        asked, solution, status = row.fields["problem"]["question"], first["text"], first["verdict"]["status"]
+    except (KeyError, IndexError, TypeError) as error:
+        raise DataError(f"{row.where}: not an episode: {error!r}") from None
+    return None if status in ("unscored", "gold_unparsable") else (asked.strip(), solution.strip(), status == "correct")
