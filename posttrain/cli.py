@@ -16,6 +16,7 @@ from posttrain.schema import describe
 KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config, out, resume) -> exit code`
     "score": "posttrain.rl.score",
     "sft": "posttrain.sft.train",
+    "icl_pretrain": "posttrain.sft.in_context",
     "study": "posttrain.study",
 }
 VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does)

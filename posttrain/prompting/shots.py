@@ -1,12 +1,14 @@
 """Shots and how they are written: the records from which a many-shot prompt is made (arXiv 2404.11018)."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, TypeAlias
 
 from posttrain.types import Problem
 
 ShotSource: TypeAlias = Literal["human", "model", "question"]
+Baseline: TypeAlias = Callable[[Sequence[Problem], Sequence[Problem]], list[float]]
+"""Learn from the first (one or more, as shots), answer the second: what each answer is worth, from 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -61,3 +63,5 @@ class InContextTask:
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     """An answer ends before the first of these."""
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
+    """What other learners make of the same shots and items, by the name that tables and legends give them."""

@@ -80,7 +80,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     made = sequences(itertools.islice(demos, cfg.demonstrations), chat, sums.make(cfg.task))
     rows = list(tqdm(made, total=cfg.demonstrations, desc=f"{folder.path.name}: demonstrations", dynamic_ncols=True))
     _fit(model, tokenizer, rows, cfg, folder)
-    _save(model, tokenizer, out / "model")
+    save_model(model, tokenizer, out / "model")
     return 0
 
 
@@ -178,7 +178,7 @@ def _progress(steps: int, folder: RunFolder) -> "TrainerCallback":
     return Progress()
 
 
-def _save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+def save_model(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
     """Written beside its place, then renamed: a killed run leaves no half model to be taken for a finished one."""
     temporary = folder.with_name(".model.tmp")
     model.save_pretrained(temporary)

@@ -10,11 +10,14 @@ from typing import Annotated, TypeAlias, Union
 from pydantic import Field
 
 from posttrain.prompting.shots import InContextTask
-from posttrain.tasks.icl import bbh, gpqa, logistics, math, sentiment, summaries, sums, translation, verifier
+from posttrain.tasks.icl import bbh, gpqa, labels, linear, logistics, math, parity, sentiment, summaries, sums, translation, verifier
 from posttrain.tasks.icl.bbh import BbhInContext
 from posttrain.tasks.icl.gpqa import GpqaInContext
+from posttrain.tasks.icl.labels import LabelsInContext
+from posttrain.tasks.icl.linear import LinearInContext
 from posttrain.tasks.icl.logistics import LogisticsInContext
 from posttrain.tasks.icl.math import Gsm8kTransfer, MathInContext
+from posttrain.tasks.icl.parity import ParityInContext
 from posttrain.tasks.icl.sentiment import SentimentInContext
 from posttrain.tasks.icl.summaries import SummariesInContext
 from posttrain.tasks.icl.sums import SumsInContext
@@ -32,6 +35,9 @@ ICL_MODULES = {
     VerifierInContext: verifier,
     LogisticsInContext: logistics,
     SumsInContext: sums,
+    LinearInContext: linear,
+    ParityInContext: parity,
+    LabelsInContext: labels,
 }
 InContextTaskConfig: TypeAlias = Annotated[Union[*ICL_MODULES], Field(discriminator="kind")]
 
