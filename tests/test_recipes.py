@@ -7,6 +7,7 @@ import pytest
 
 from posttrain.cli import KINDS
 from posttrain.config import build, load, read_yaml
+from posttrain.evaluation.icl.run import Suite as InContextSuite
 from posttrain.evaluation.run import Suite
 from posttrain.study import Config as StudyConfig
 from posttrain.study import _plan
@@ -33,7 +34,8 @@ def test_there_are_recipes_suites_and_a_study():
 @pytest.mark.parametrize("path", RECIPES, ids=name)
 def test_a_recipe_resolves_against_its_kind(path):
     layer = read_yaml(path)
-    build(importlib.import_module(KINDS[layer[1]["kind"]]).Config, [layer])
+    kind = layer[1]["kind"]
+    build(InContextSuite if kind == "icl" else importlib.import_module(KINDS[kind]).Config, [layer])
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=name)
