@@ -39,3 +39,8 @@ def test_questions_of_the_pool_that_are_tested_are_listed_and_flags_win(tmp_path
 def test_one_split_alone_is_refused(tmp_path):
     with pytest.raises(ConfigError, match="--split has no meaning for an in-context recipe"):
         cli(["check", recipe(tmp_path, {"kind": "gpqa", **TASKS["gpqa"]}), "--split", "test"])
+
+
+def test_a_data_set_without_answers_is_not_said_to_have_passed(tmp_path, capsys):
+    assert cli(["check", recipe(tmp_path, {"kind": "bbh", **TASKS["bbh"]})]) == 0
+    assert capsys.readouterr().out.endswith("ok: there are problems, and no answers to give to the metric\n")
