@@ -15,7 +15,10 @@ from posttrain.schema import describe
 
 KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config, out, resume) -> exit code`
     "score": "posttrain.rl.score",
+    "think_twice": "posttrain.rl.think_twice",
+    "grpo": "posttrain.rl.grpo",
     "sft": "posttrain.sft.train",
+    "self_training": "posttrain.sft.self_training",
     "icl_pretrain": "posttrain.sft.in_context",
     "study": "posttrain.study",
 }

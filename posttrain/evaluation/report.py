@@ -21,6 +21,7 @@ from posttrain.config import ConfigError
 from posttrain.evaluation import charts
 from posttrain.evaluation.charts import percent, points
 from posttrain.evaluation.entries import Entry, load_entry, to_read
+from posttrain.evaluation.icl import page as in_context
 from posttrain.evaluation.metrics import Outcome, Summary, acc_at, breakdown, compare, delta_of, edit_distance_ratio, summarise
 from posttrain.evaluation.stats import Estimate
 from posttrain.run import commit, write_atomic
@@ -135,19 +136,31 @@ def cli(argv: Sequence[str]) -> int:
     runs = "a run or evaluation folder; NAME=DIR names it, NAME=DIR,DIR chains the stages of one model"
     parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN_DIR[,RUN_DIR]", help=runs)
     parser.add_argument("--out", type=Path, help="the file to write (default: report.html in the last run's folder)")
-    parser.add_argument("--title", default="Does it correct itself?", help="the page's heading")
+    parser.add_argument("--title", help="the page's heading")
     parser.add_argument("--suite", help="which evaluation to show, where runs have several")
     parser.add_argument("--figure", type=Path, help="also write the picture for a README, as PNG")
     args = parser.parse_args(argv)
     named = [_named(word) for word in args.runs]
+    if in_context.holds_run(named[-1][1][-1]):
+        return _in_context([(name, folders[-1]) for name, folders in named], args)
     entries = [load_entry(name, folders, args.suite) for name, folders in named]
     out = args.out or named[-1][1][-1] / "report.html"
     try:
-        write_report(out, args.title, entries)
+        write_report(out, args.title or "Does it correct itself?", entries)
         if args.figure:
             write_figure(args.figure, entries)
     except OSError as error:
         raise ConfigError(f"{error.filename or out}: cannot write the report: {error.strerror}") from None
+    print(f"wrote {out}")
+    return 0
+
+
+def _in_context(named: Sequence[tuple[str, Path]], args: argparse.Namespace) -> int:
+    """The page of runs over the number of shots."""
+    out = args.out or named[-1][1] / "report.html"
+    in_context.write(out, named, title=args.title or "What do more shots buy?")
+    if args.figure:
+        in_context.write_figure(args.figure, named)
     print(f"wrote {out}")
     return 0
 

@@ -8,28 +8,33 @@ The same command goes on where an interrupted one stopped, and ends with the sam
 import argparse
 import dataclasses
 import hashlib
+import importlib
 import json
-import os
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import Field
 from tqdm import tqdm
 
-from posttrain.config import ConfigError, config, load
+from posttrain.config import ConfigError, config, load, read_yaml
 from posttrain.evaluation.metrics import NothingScored, Summary, breakdown, summarise
 from posttrain.evaluation.stats import Estimate
 from posttrain.prompting.chat import ChatFormat, TemplateError, chat_format, eos_ids_of
-from posttrain.rollout.self_correct import Rollout, self_correct
-from posttrain.rollout.store import read_episodes, to_line
+from posttrain.rollout.log import sample_into
+from posttrain.rollout.self_correct import Rollout, first_attempts
+from posttrain.rollout.store import read_episodes
 from posttrain.run import provenance, write_atomic
 from posttrain.sampling.engine import EngineConfig, HFEngineConfig, open_engine
 from posttrain.schema import describe, plain
 from posttrain.tasks import TaskConfig, make_task
-from posttrain.types import DataError, Engine, Episode, Problem, Sampling, Task
+from posttrain.types import Engine, Problem, Sampling, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 HELP = """\
 Several suite files merge left to right, and --key.path VALUE flags win over all of them:
@@ -65,6 +70,10 @@ class Suite:
     """Attempts per episode; the second and later ones are asked for by the task's instruction."""
     samples: int = Field(default=1, ge=1)
     """Episodes per problem; intervals and tests still count problems."""
+    method: Literal["revise", "self_refine"] = "revise"
+    """How a later attempt is asked for: by the task's instruction, or after feedback that the model writes itself (arXiv 2303.17651)."""
+    first_attempts: Path | None = None
+    """Episodes whose first attempts stand in place of the model's own, so that models revise the same ones; null for the model's own."""
     sampling: EvalSampling
     engine: EngineConfig = HFEngineConfig()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -82,25 +91,34 @@ def evaluate(
     `model` must identify the weights (`identity` does), as an evaluation of other weights is never gone on with: that, or another suite,
     raises `ConfigError`. Raises `NothingScored` where the grader failed everywhere.
     """
-    _claim(out, {"model": model, **plain(suite)})
-    file = out / "episodes.jsonl"
-    episodes = _taken_up(file, suite, problems)
-    sampling = Sampling(max_tokens=suite.sampling.max_tokens, temperature=suite.sampling.temperature)
-    how = Rollout(sampling=sampling, attempts=suite.attempts, samples=suite.samples, seed=suite.seed)
-    start = len(episodes) // suite.samples
-    with open(file, "a") as log, tqdm(total=len(problems), initial=start, desc=name, unit="problem", dynamic_ncols=True) as bar:
-        for first in range(start, len(problems), suite.chunk):
-            made = self_correct(problems[first : first + suite.chunk], task, engine, chat, how)
-            log.write("".join(map(to_line, made)))
-            log.flush()
-            os.fsync(log.fileno())
-            episodes += made
-            bar.update(len(made) // suite.samples)
+    how = rollout_of(suite, problems)
+    claim(out, {"model": model, **plain(suite)})
+    episodes = sample_into(out / "episodes.jsonl", problems, task, engine, chat, how, chunk=suite.chunk, name=name)
     summary = summarise(episodes)
     groups = {f"by_{by}": _as_rows(breakdown(episodes, by)) for by in ("level", "subject")}
     row = {"model": model, "suite": name, "summary": dataclasses.asdict(summary), **groups}
     write_atomic(out / "summary.json", json.dumps(row, indent=1) + "\n")
     return summary
+
+
+def rollout_of(suite: Suite, problems: Sequence[Problem]) -> Rollout:
+    """How the suite samples; raises `ConfigError` where a problem lacks the first attempt that it is to be given."""
+    given = first_attempts(read_episodes(suite.first_attempts)) if suite.first_attempts else {}
+    lacking = [problem.id for problem in problems if problem.id not in given] if suite.first_attempts else []
+    if lacking:
+        raise ConfigError(
+            f"first_attempts: {suite.first_attempts} has none for {len(lacking)} of {len(problems)} problems, e.g. {lacking[0]}; "
+            "make it with posttrain eval on the same task and split"
+        )
+    return Rollout(
+        sampling=Sampling(max_tokens=suite.sampling.max_tokens, temperature=suite.sampling.temperature),
+        attempts=suite.attempts,
+        samples=suite.samples,
+        given=given,
+        given_share=1.0 if given else 0.0,
+        self_refine=suite.method == "self_refine",
+        seed=suite.seed,
+    )
 
 
 def identity(model: str) -> str:
@@ -124,6 +142,15 @@ def identity(model: str) -> str:
 
 def open_chat(model: str) -> tuple[ChatFormat, int | None]:
     """The chat format of a model folder or hub id, and its pad id; raises `ConfigError`."""
+    tokenizer, eos_ids = open_tokenizer(model)
+    try:
+        return chat_format(tokenizer, eos_ids), tokenizer.pad_token_id
+    except TemplateError as error:
+        raise ConfigError(str(error)) from None
+
+
+def open_tokenizer(model: str) -> "tuple[PreTrainedTokenizerBase, tuple[int, ...]]":
+    """The tokenizer of a model folder or hub id, and every id that ends a text; raises `ConfigError`."""
     from transformers import AutoTokenizer
 
     folder = Path(model)
@@ -135,9 +162,7 @@ def open_chat(model: str) -> tuple[ChatFormat, int | None]:
         raise ConfigError(f"{model}: no such model folder")
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
-        return chat_format(tokenizer, eos_ids_of(tokenizer, model)), tokenizer.pad_token_id
-    except TemplateError as error:
-        raise ConfigError(str(error)) from None
+        return tokenizer, eos_ids_of(tokenizer, model)
     except (OSError, ValueError) as error:  # no such folder or hub id, no network, no tokenizer in it
         said = " ".join(str(error).split())[:300]
         raise ConfigError(f"{model}: neither a model folder nor a hub model that can be loaded: {said}") from None
@@ -177,17 +202,22 @@ def cli(argv: Sequence[str]) -> int:
     parser.add_argument("-h", "--help", action="store_true", help="with a suite: list its keys")
     own_words, flags = _split(argv)
     own = parser.parse_args(own_words)
-    if own.help or not own.suite:
+    if not own.suite:
         parser.print_help()
-        if own.suite:
-            print(
-                "\nKeys:\n" + "\n".join(f"  --{key}  <{kind}>  [{default}]\n      {text}" for key, kind, default, text in describe(Suite))
-            )
         return 0 if own.help else 2
-    suite = load(Suite, own.suite, flags)
+    in_context = any(layer.get("kind") == "icl" for _, layer in map(read_yaml, own.suite))
+    module = importlib.import_module("posttrain.evaluation.icl.run") if in_context else sys.modules[__name__]
+    if own.help:
+        parser.print_help()
+        keys = [f"  --{key}  <{kind}>  [{default}]\n      {text}" for key, kind, default, text in describe(module.Suite)]
+        print("\nKeys:\n" + "\n".join(keys))
+        return 0
+    suite = load(module.Suite, own.suite, flags)
     if not own.model:
         raise ConfigError("--model is missing: name the folder or hub id of the model to evaluate")
-    return _run(suite, own.suite[0].stem, own.model, own.out)
+    name = own.suite[0].stem
+    out = own.out or Path("runs/eval") / name / Path(own.model.rstrip("/")).name
+    return module.run(suite, name, own.model, out)
 
 
 def evaluate_model(suite: Suite, name: str, model: str, out: Path) -> Summary:
@@ -195,18 +225,23 @@ def evaluate_model(suite: Suite, name: str, model: str, out: Path) -> Summary:
     task = make_task(suite.task)
     problems = task.load(suite.split)[: suite.limit]
     chat, pad_id = open_chat(model)
-    try:
-        engine = open_engine(suite.engine, model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype=suite.dtype)
-    except OSError as error:  # a folder with a tokenizer and no weights
-        raise ConfigError(f"{model}: its weights cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    engine = load_engine(suite.engine, model, chat.eos_ids, pad_id, suite.dtype)
     try:
         return evaluate(suite, task, problems, engine, chat, out, model=identity(model), name=name)
     finally:
         engine.close()
 
 
-def _run(suite: Suite, name: str, model: str, out: Path | None) -> int:
-    out = out or Path("runs/eval") / name / Path(model.rstrip("/")).name
+def load_engine(cfg: Any, model: str, eos_ids: Sequence[int], pad_id: int | None, dtype: str, *, text_stops: bool = False) -> Engine:
+    """`open_engine` for a model that a caller named; raises `ConfigError` where its weights cannot be loaded, else `EngineError`."""
+    try:
+        return open_engine(cfg, model, eos_ids=eos_ids, pad_id=pad_id, dtype=dtype, text_stops=text_stops)
+    except OSError as error:  # a folder with a tokenizer and no weights
+        raise ConfigError(f"{model}: its weights cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+
+
+def run(suite: Suite, name: str, model: str, out: Path) -> int:
+    """Evaluate, and print the table."""
     began = time.monotonic()
     try:
         summary = evaluate_model(suite, name, model, out)
@@ -218,7 +253,7 @@ def _run(suite: Suite, name: str, model: str, out: Path | None) -> int:
     return 0
 
 
-def _claim(out: Path, record: dict[str, Any]) -> None:
+def claim(out: Path, record: dict[str, Any]) -> None:
     """Make `out` the folder of this evaluation; raises `ConfigError` if it is another's or cannot be written."""
     recorded = out / "config.yaml"
     try:
@@ -233,22 +268,6 @@ def _claim(out: Path, record: dict[str, Any]) -> None:
         write_atomic(recorded, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
     except OSError as error:
         raise ConfigError(f"{out}: cannot write the results: {error.strerror}") from None
-
-
-def _taken_up(file: Path, suite: Suite, problems: Sequence[Problem]) -> list[Episode]:
-    """The episodes of the whole chunks in `file`; what a kill left behind them is cut off, and so made again in the same batches."""
-    if not file.exists():
-        return []
-    with open(file, "rb") as log:
-        sizes = [len(line) for line in log if line.endswith(b"\n")]
-    expected = [(problem.id, sample) for problem in problems for sample in range(suite.samples)]
-    per_chunk = suite.chunk * suite.samples
-    keep = len(sizes) if len(sizes) == len(expected) else len(sizes) // per_chunk * per_chunk
-    os.truncate(file, sum(sizes[:keep]))
-    episodes = list(read_episodes(file))
-    if [(episode.problem.id, episode.sample) for episode in episodes] != expected[:keep]:
-        raise DataError(f"{file}: holds episodes of other problems than the suite's; remove it or name another --out")
-    return episodes
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:

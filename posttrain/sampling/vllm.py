@@ -50,12 +50,12 @@ class VLLMEngine:
         gpu_memory_utilization: float = 0.4,
         kv_cache_gib: float = 1.0,
         enforce_eager: bool = False,
-        prefix_cache: bool = True,
         text_stops: bool = False,
         timeout_s: float = 1800.0,
     ) -> None:
         self.on_cpu = not torch.cuda.is_available()
         self.eos_ids, self.timeout_s, self.cached_tokens = tuple(eos_ids), timeout_s, 0
+        self.reads_cache = True  # False to measure what the prefix cache saves
         self._died = ""
         self._expected: dict[str, Tensor] = {}
         self._worker = _Worker()
@@ -64,7 +64,7 @@ class VLLMEngine:
             "model": model_folder,
             "dtype": dtype,
             "max_model_len": max_model_len,
-            "enable_prefix_caching": prefix_cache,
+            "enable_prefix_caching": True,
             "skip_tokenizer_init": not text_stops,
             "generation_config": "vllm",  # not the folder's top-p and the like
             "logprobs_mode": "processed_logprobs",  # at the sampling temperature
@@ -104,6 +104,7 @@ class VLLMEngine:
                 ignore_eos=True,  # the list above is complete
                 stop=list(sampling.stop),
                 detokenize=bool(sampling.stop),
+                skip_reading_prefix_cache=not self.reads_cache,
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
             for seed in seeds

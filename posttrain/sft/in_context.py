@@ -22,7 +22,7 @@ from posttrain.run import RunFolder, seed_for
 from posttrain.sft import families
 from posttrain.sft.families import Family, World
 from posttrain.sft.tokenizer import word_tokenizer
-from posttrain.sft.train import IGNORED, save_model
+from posttrain.sft.fit import IGNORED, save
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -112,7 +112,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
             seen = []
         if step % cfg.checkpoint_every == 0:
             _checkpoint(out, model, optimizer, step)
-    save_model(model, tokenizer, out / "model")
+    save(model, tokenizer, out / "model")
     (out / "training.pt").unlink(missing_ok=True)
     return 0
 

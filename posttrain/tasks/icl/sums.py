@@ -34,7 +34,7 @@ def make_icl(cfg: SumsInContext) -> InContextTask:
         load=lambda split: sums.load(cfg.problems, SPLITS.get(split, split)),
         layout=LAYOUT,
         score=score,
-        max_tokens=24,
+        max_tokens=40,
         stop=("\n",),
     )
 
