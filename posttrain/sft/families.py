@@ -124,19 +124,19 @@ def _pool(rows: ParityInContext) -> Sequence[Problem]:
 
 
 def vocabulary(families: Sequence[Family]) -> list[str]:
-    """Every word that the families write, with the space after it or without, in a fixed order."""
+    """Every word that the families write, at the beginning of a line or after a space, in a fixed order."""
     words: dict[str, None] = {"\n": None}
     for family in families:
         for word in _words_of(family):
-            words |= {f"{word} ": None, word: None}
+            words |= {word: None, word[1:] if word.startswith(" ") else f" {word}": None}
     return list(words)
 
 
 def _words_of(family: Family) -> list[str]:
     if isinstance(family, LinearFamily):
-        axes = linear.AXES[: max(family.dimensions)]
+        axes = [axis if axis == linear.AXES[0] else f" {axis}" for axis in linear.AXES[: max(family.dimensions)]]
         return [*linear.LABELS, *(f"{axis}{number}" for axis in axes for number in range(1, family.largest + 1))]
     if isinstance(family, LabelsFamily):
-        kinds = {"thing": family.language.things, "quality": family.language.qualities, "remark": family.language.remarks}
+        kinds = {"thing": family.language.things, " quality": family.language.qualities, " remark": family.language.remarks}
         return [*labels.TONES, *labels.ABSTRACT, *(f"{kind}{i}" for kind, num in kinds.items() for i in range(num))]
-    return ["0", "1", *(label.strip() for label in (parity.LAYOUT.question_label, parity.LAYOUT.answer_label))]
+    return [" 0", " 1", *(label.strip() for label in (parity.LAYOUT.question_label, parity.LAYOUT.answer_label))]

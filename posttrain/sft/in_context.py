@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 LOG_EVERY = 50
-WORD = re.compile(r"\S+ ?|\n")
+WORD = re.compile(r" ?\S+|\n")
 
 
 @config
@@ -178,15 +178,16 @@ def draw_batch(cfg: Config, tokenizer: "PreTrainedTokenizerBase", step: int) -> 
 def tokens(world: World, vocab: dict[str, int]) -> tuple[list[int], list[int]]:
     """A world's examples as one row of token ids, and its labels: every example written as a prompt's shot is.
 
-    The vocabulary holds each word, with its space, and the line end as one token, so that looking words up is what the tokenizer does.
+    The vocabulary holds each word, with the space before it, and the line end as one token, so that looking words up is what the
+    tokenizer does.
     """
     ids: list[int] = []
     labels: list[int] = []
     for example in world.examples:
-        parts = (world.layout.question_label + example.question + world.layout.answer_label, example.solution, world.layout.divider)
-        asked, answer, after = ([vocab[word] for word in WORD.findall(part)] for part in parts)
-        ids += [*asked, *answer, *after]
-        labels += [*[IGNORED] * len(asked), *answer, *[IGNORED] * len(after)]
+        asked = WORD.findall((world.layout.question_label + example.question + world.layout.answer_label).rstrip(" "))
+        answer, after = WORD.findall(f" {example.solution}"), WORD.findall(world.layout.divider)
+        ids += [vocab[word] for word in (*asked, *answer, *after)]
+        labels += [*[IGNORED] * len(asked), *(vocab[word] for word in answer), *[IGNORED] * len(after)]
     return ids, labels
 
 
