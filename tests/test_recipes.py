@@ -7,8 +7,7 @@ import pytest
 
 from posttrain.cli import KINDS
 from posttrain.config import build, load, read_yaml
-from posttrain.evaluation.icl.run import Suite as InContextSuite
-from posttrain.evaluation.run import Suite
+from posttrain.evaluation.run import Suite, suite_module
 from posttrain.study import Config as StudyConfig
 from posttrain.study import _plan
 
@@ -34,8 +33,7 @@ def test_there_are_recipes_suites_and_a_study():
 @pytest.mark.parametrize("path", RECIPES, ids=name)
 def test_a_recipe_resolves_against_its_kind(path):
     layer = read_yaml(path)
-    kind = layer[1]["kind"]
-    build(InContextSuite if kind == "icl" else importlib.import_module(KINDS[kind]).Config, [layer])
+    build(importlib.import_module(KINDS[layer[1]["kind"]]).Config, [layer])
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=name)
@@ -48,7 +46,7 @@ def test_an_overlay_goes_over_every_recipe_of_its_kind(path):
 
 @pytest.mark.parametrize("path", SUITES, ids=name)
 def test_a_suite_resolves(path):
-    load(Suite, [path])
+    load(suite_module([path]).Suite, [path])
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=name)

@@ -45,7 +45,7 @@ class Arm:
     task: InContextTaskConfig | None = None
     """Another task than the suite's: other labels, other data. null takes the suite's."""
     method: Method = "human"
-    """few_shot: the benchmark's own prompt; human: the pool's solutions; reinforced: the model's right ones; unsupervised: questions alone."""
+    """few_shot: the benchmark's own prompt; human: the pool's solutions; reinforced: the model's right ones; unsupervised: no answers."""
     rationales: tuple[str, ...] = ()
     """For reinforced: files of shots made by `posttrain prompt reinforce`."""
     layout: dict[str, str] = Field(default_factory=dict)
