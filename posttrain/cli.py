@@ -19,6 +19,7 @@ KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config,
     "grpo": "posttrain.rl.grpo",
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",
+    "icl_pretrain": "posttrain.sft.in_context",
     "study": "posttrain.study",
 }
 VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does)

@@ -10,6 +10,7 @@ from posttrain.config import ConfigError
 from posttrain.evaluation import given, report, scaling, table, turns
 from posttrain.evaluation.budget import recorded
 from posttrain.evaluation.entries import Entry, load_entry
+from posttrain.evaluation.icl import page as in_context
 from posttrain.evaluation.metrics import Summary
 from posttrain.evaluation.rows import Source, find_row, load_rows, sources
 from posttrain.evaluation.section import Section
@@ -27,7 +28,7 @@ The figures of one or more runs: a table here, a page to read, and with --out DI
     posttrain report runs/a --suite sums_scaling --scaling        2K first attempts against K revised ones
 
 Intervals are over problems, and over seeds where a row has several. Where the runs hold an evaluation on given first attempts beside
-one on the model's own, both are compared; more than two attempts are shown attempt by attempt.
+one on the model's own, both are compared; more than two attempts are shown attempt by attempt. Runs over the number of shots (kind icl) get their own page of curves.
 """
 
 
@@ -106,6 +107,9 @@ def cli(argv: Sequence[str]) -> int:
     form.add_argument("--markdown", action="store_true", help="print the table as Markdown")
     form.add_argument("--csv", action="store_true", help="print the table as CSV")
     args = parser.parse_args(argv)
+    over_shots = [(name or Path(folder).resolve().name, Path(folder)) for name, _, folder in (word.rpartition("=") for word in args.runs)]
+    if in_context.holds_run(over_shots[-1][1]):
+        return _in_context(over_shots, args)
     shown = figures(sources(args.runs, args.suite), args.against, votes=args.scaling)
     alone = args.out is None or args.out.suffix == ".html"
     folder = Path(args.runs[-1].rpartition("=")[2].split(",")[-1]) if args.out is None else args.out
@@ -124,6 +128,16 @@ def cli(argv: Sequence[str]) -> int:
     print(told)
     wrote = f"wrote {page}" + ("" if alone else ", and table.txt, table.md and table.csv beside it")
     print(wrote if args.csv or args.markdown else f"\n{wrote}", file=sys.stderr if args.csv or args.markdown else sys.stdout)
+    return 0
+
+
+def _in_context(named: Sequence[tuple[str, Path]], args: argparse.Namespace) -> int:
+    """The page of runs over the number of shots."""
+    out = args.out or named[-1][1] / "report.html"
+    in_context.write(out, named, title=args.title or "What do more shots buy?")
+    if args.figure:
+        in_context.write_figure(args.figure, named)
+    print(f"wrote {out}")
     return 0
 
 
