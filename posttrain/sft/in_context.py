@@ -21,8 +21,8 @@ from posttrain.config import config
 from posttrain.run import RunFolder, seed_for
 from posttrain.sft import families
 from posttrain.sft.families import Family, World
-from posttrain.sft.tokenizer import word_tokenizer
 from posttrain.sft.fit import IGNORED, save
+from posttrain.sft.tokenizer import word_tokenizer
 
 if TYPE_CHECKING:
     from torch import Tensor

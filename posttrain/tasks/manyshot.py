@@ -213,7 +213,9 @@ def cli(argv: Sequence[str]) -> int:
     """`posttrain prompt` for a recipe of this kind."""
     parser = argparse.ArgumentParser(prog="posttrain prompt", allow_abbrev=False, description=__doc__.splitlines()[0])
     parser.add_argument("recipe", type=Path, help="a recipe of kind manyshot; --key.path VALUE flags win over it")
-    parser.add_argument("--model", required=True, help="folder or hub id whose tokenizer counts, and whose chat template is used in a chat shape")
+    parser.add_argument(
+        "--model", required=True, help="folder or hub id whose tokenizer counts, and whose chat template is used in a chat shape"
+    )
     parser.add_argument("--show", action="store_true", help="print the outline of each seed's largest prompt, counts and cost")
     parser.add_argument("--out", type=Path, help="write the prompts as JSON Lines")
     args, flags = parser.parse_known_args(argv)
