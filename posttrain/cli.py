@@ -21,6 +21,7 @@ KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config,
     "self_training": "posttrain.sft.self_training",
     "icl_pretrain": "posttrain.sft.in_context",
     "study": "posttrain.study",
+    "icl_study": "posttrain.icl_study",
 }
 VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does)
     "train": ("posttrain.cli", "train by a recipe, or run a study of several recipes"),
