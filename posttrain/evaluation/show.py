@@ -28,7 +28,8 @@ The figures of one or more runs: a table here, a page to read, and with --out DI
     posttrain report runs/a --suite sums_scaling --scaling        2K first attempts against K revised ones
 
 Intervals are over problems, and over seeds where a row has several. Where the runs hold an evaluation on given first attempts beside
-one on the model's own, both are compared; more than two attempts are shown attempt by attempt. Runs over the number of shots (kind icl) get their own page of curves.
+one on the model's own, both are compared; more than two attempts are shown attempt by attempt.
+Runs over the number of shots (kind icl) get a page of their own.
 """
 
 
