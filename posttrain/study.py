@@ -26,6 +26,7 @@ TRAINERS = {
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",
 }
+SHOWN = ("title", "against", "notes")  # keys that change only what the page says: a study gone on with may have others
 
 
 @config
@@ -79,6 +80,8 @@ class Config:
                 raise ValueError(f"runs.{name}: has neither a recipe nor a model: nothing to train and nothing to evaluate")
             names.append(name)
         labels = [run.label for run in self.runs.values() if run.label]
+        if twice := [label for label in labels if labels.count(label) > 1]:
+            raise ValueError(f"runs: several have the label {twice[0]!r}: give each its own, as it names a row of the table")
         if self.against is not None and self.against not in labels:
             raise ValueError(f"against: names {self.against!r}, expected the label of a run{nearest(self.against, labels)}")
 
@@ -99,7 +102,7 @@ class Job:
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Run everything, print the table, write OUT/table.*, report.html and figure.png; returns the code of the first run that stops."""
     jobs = {seed: list(_plan(cfg, out / f"seed{seed}", seed)) for seed in cfg.seeds}  # every recipe is checked before anything runs
-    RunFolder(out, cfg, resume=resume)
+    RunFolder(out, cfg, resume=resume, free=SHOWN)
     for seed in cfg.seeds:
         for job in jobs[seed]:
             if job.trainer and (code := job.trainer.main(job.recipe, job.folder, True)):

@@ -28,7 +28,7 @@ class Budget:
     """Their tokens."""
     updates: int = 0
     missing: tuple[str, ...] = ()
-    """Models whose run should be here and is not: the figures are then a lower bound."""
+    """What could not be counted, in words: the figures are then a lower bound."""
 
     def __add__(self, other: "Budget") -> "Budget":
         return Budget(
@@ -51,6 +51,7 @@ def budget_of(run: Path, until: int | None = None) -> Budget:
         samples=round(sum(row.get("train/samples", 0) for row in rows)),
         tokens=round(sum(row.get("train/tokens", 0) for row in rows)),
         updates=_updates(recipe, rows),
+        missing=(f"no count of samples in {run}",) if any(map(_uncounted, rows)) else (),
     )
     return own + _given(recipe, run) + _before(recipe, run)
 
@@ -76,7 +77,7 @@ def _before(recipe: dict[str, Any], run: Path) -> Budget:
     folder = _found(_run_folder(model), run)
     if folder is None:
         looks_local = name.startswith((".", "/")) or name.count("/") > 1
-        return Budget(missing=(name,)) if looks_local else Budget()  # owner/name: a hub's
+        return Budget(missing=(f"no run behind {name}",)) if looks_local else Budget()  # owner/name: a hub's
     step = CHECKPOINT.fullmatch(model.name)
     return budget_of(folder, int(step[1]) if step else None)
 
@@ -88,7 +89,7 @@ def _given(recipe: dict[str, Any], run: Path) -> Budget:
         return Budget()
     file = Path(offline["episodes"])
     if not file.is_file():
-        return Budget(missing=(str(file),))
+        return Budget(missing=(f"no file {file}",))
     sizes = [len(episode.turns[0].completion.ids) for episode in read_episodes(file)]
     return Budget(samples=len(sizes), tokens=sum(sizes))
 
@@ -109,6 +110,11 @@ def _makes_base(recipe: dict[str, Any]) -> bool:
     """Is this the run that made the base: a model from random weights?"""
     model = recipe.get("model")
     return isinstance(model, dict) and model.get("kind") == "new"
+
+
+def _uncounted(row: dict[str, Any]) -> bool:
+    """A step that graded samples of its own without saying how many they were."""
+    return "train/acc_t1" in row and "train/samples" not in row
 
 
 def _updates(recipe: dict[str, Any], rows: list[dict[str, Any]]) -> int:

@@ -183,7 +183,7 @@ def _notes(rows: Sequence[Row], against: Row | None, differences: dict[str, dict
         if against and row is not against and row.name not in differences:
             yield f"{row.name} shares no problems with {against.name}, so nothing is tested."
         if row.budget.missing:
-            yield f"{row.name}: its cost is a lower bound, as the run behind {', '.join(row.budget.missing)} is not there."
+            yield f"{row.name}: its cost is a lower bound: {', '.join(row.budget.missing)}."
         if row.summary.unscored:
             yield f"{row.name}: {row.summary.unscored} of {row.summary.episodes} episodes could not be graded and are left out."
     yield "Samples, tokens and updates: a seed's mean, over all runs that led to the model but for the base."

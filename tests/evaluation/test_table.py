@@ -77,10 +77,15 @@ def test_a_stage_that_is_not_there_makes_the_cost_a_lower_bound(tmp_path):
     run = put_run(tmp_path / "run", {"kind": "score", "model": "runs/gone/stage1/model", "seed": 0}, steps(5))
     put_evaluation(run / "eval" / "x", population(1, 20, acc=0.5, fix=0.3, broke=0.1, copy=0.5), "m")
     row = load_rows(sources([str(run)], None))[0]
-    assert row.budget == Budget(samples=500, tokens=3500, updates=5, missing=("runs/gone/stage1/model",))
+    assert row.budget == Budget(samples=500, tokens=3500, updates=5, missing=("no run behind runs/gone/stage1/model",))
     table = make_table([row], None)
     assert "≥ 500" in as_text(table)
-    assert any("lower bound" in note for note in table.notes)
+    assert any("run: its cost is a lower bound: no run behind runs/gone/stage1/model." in note for note in table.notes)
+
+
+def test_a_log_without_counts_is_a_lower_bound_too(tmp_path):
+    run = put_run(tmp_path / "run", {"kind": "grpo", "model": "owner/name"}, [{"step": 1, "train/acc_t1": 0.5}])
+    assert budget_of(run) == Budget(updates=1, missing=(f"no count of samples in {run}",))
 
 
 def test_a_model_evaluated_elsewhere_costs_what_its_run_did(study, tmp_path):
