@@ -1,11 +1,9 @@
 """What a recipe may say, how its layers merge, and the one line that a wrong one gets: where, found, expected, nearest."""
 
-import importlib
 from pathlib import Path
 
 import pytest
 
-from posttrain.cli import KINDS
 from posttrain.config import ConfigError, build, config, dump, load, merge, read_flags, read_yaml
 from posttrain.evaluation.run import Suite
 from posttrain.rl.score import Config as ScoreConfig
@@ -14,6 +12,7 @@ from posttrain.schema import describe
 from posttrain.study import Config as StudyConfig
 from posttrain.tasks.gsm8k import Gsm8kTask
 from posttrain.tasks.math import MathTask
+from tests.kinds import class_of
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name != "overlays")
@@ -231,7 +230,7 @@ def test_a_file_that_is_no_recipe_is_told_in_one_line_with_its_place(tmp_path, t
 @pytest.mark.parametrize("path", [*RECIPES, *SUITES], ids=lambda path: path.stem)
 def test_every_recipe_and_suite_survives_being_written_out_and_read_back(path, tmp_path):
     _, tree = read_yaml(path)
-    cls = Suite if tree["kind"] == "eval" else importlib.import_module(KINDS[tree["kind"]]).Config
+    cls = class_of(tree)
     cfg = load(cls, [path])
     copy = tmp_path / "copy.yaml"
     copy.write_text(dump(cfg))

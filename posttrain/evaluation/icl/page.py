@@ -14,6 +14,7 @@ from markupsafe import Markup
 
 from posttrain.config import ConfigError
 from posttrain.evaluation import charts as shared
+from posttrain.evaluation import drawing
 from posttrain.evaluation.drawing import percent, points
 from posttrain.evaluation.entries import provenance_of
 from posttrain.evaluation.icl import charts
