@@ -28,13 +28,14 @@ from posttrain.grading.normal import substituted
 from posttrain.grading.numeric import unknowns
 
 MOST_ITEMS = 64
+NAMING = frozenset(("=", "~", "mod="))  # relations that may stand between a name and its value
 
 
 def split_name(form: Form) -> tuple[tuple[Form, ...], Form | None]:
     """("x =", 5) for "x = 5", no names and the form itself for anything without one, None for an equation that names nothing."""
     if not isinstance(form, Chain):
         return (), form
-    if set(form.relations) - {"=", "~"}:
+    if set(form.relations) - NAMING:
         return (), None
     *names, last = form.items
     if all(map(_is_name, names)) and not (len(names) == 1 and isinstance(names[0], Symbol) and names[0] in unknowns(last)):
@@ -116,7 +117,7 @@ def _is_name(form: Form) -> bool:
             return bool(items) and all(map(_is_name, items))
         case Product(factors):
             return all(isinstance(factor, Symbol) and factor.name.isupper() for factor in factors) or (
-                len(factors) == 2 and isinstance(factors[0], Symbol) and factors[0].name.startswith("angle(")
+                len(factors) == 2 and factors[0] == Symbol("m") and isinstance(factors[1], Symbol) and factors[1].name.startswith("angle(")
             )
     return False
 

@@ -33,6 +33,7 @@ from posttrain.grading.grammar import plain_words
 from posttrain.grading.intervals import NoRealSet, Piece, conjunction, pieces
 from posttrain.grading.names import (
     MOST_ITEMS,
+    NAMING,
     has_sign_choice,
     members,
     names_agree,
@@ -43,7 +44,7 @@ from posttrain.grading.names import (
     split_name,
 )
 from posttrain.grading.normal import Normaliser, substituted
-from posttrain.grading.numeric import unknowns
+from posttrain.grading.numeric import refuted, unknowns
 from posttrain.grading.polynomial import Beyond, Poly, add, scaled
 from posttrain.grading.values import PARAMETERS, NeedsAlgebra, Values, exact
 from posttrain.grading.vocabulary import NUMBER_WORDS
@@ -123,20 +124,33 @@ class Structure(Values):
 
     def value_chain(self, gold: Form, answer: Chain) -> bool:
         """A calculation for an answer, "2 + 3 = 5": its end counts, if it does not contradict itself."""
-        if set(answer.relations) - {"=", "~"}:
+        if set(answer.relations) - NAMING:
             return self.by("relation", False)
         sides = [exact(item) for item in answer.items]
         for (a, b), relation in zip(pairwise(sides), answer.relations):
             if relation == "=" and a is not None and b is not None and a != b and not _is_decimal(answer):
                 return self.by("contradiction", False)
         last = [item for item in answer.items if isinstance(item, EXPRESSIONS)]
-        if len(last) != len(answer.items) or any(unknowns(item) for item in answer.items):
+        if len(last) != len(answer.items):
+            return self.by("equation", False)
+        if any(unknowns(item) for item in answer.items) and not all(self.equal(item, answer.items[-1]) for item in answer.items[:-1]):
             return self.by("equation", False)
         if "~" in answer.relations:
             return any(self.same(gold, item) for item in (answer.items[0], answer.items[-1])) and self.by("value of a chain")
-        if any(not self.equal(answer.items[-1], item) for item in answer.items[:-1]):
+        if any(self._contradicts(item, answer.items[-1]) for item in answer.items[:-1]):
             return self.by("contradiction", False)
         return self.same(gold, answer.items[-1]) and self.by("value of a chain")
+
+    def _contradicts(self, a: Form, b: Form) -> bool:
+        """Whether two sides of a chain are known to differ, rounding left aside."""
+        if self.rounded(a, b) or self.rounded(b, a):
+            return False
+        normaliser = Normaliser()
+        try:
+            found = normaliser.equal(normaliser.normal(a), normaliser.normal(b))
+        except (Beyond, ZeroDivisionError):
+            found = None
+        return found is False or (found is None and refuted(a, b) is True)
 
     def equations(self, gold: Form, answer: Form) -> bool:
         """Two equations whose difference of sides agrees up to a factor."""
