@@ -17,6 +17,7 @@ import sympy
 from posttrain.grading.forms import (
     BaseNumeral,
     Call,
+    Chain,
     Constant,
     Degrees,
     Form,
@@ -200,6 +201,11 @@ def call(name: str, args: tuple[Form, ...]) -> Any:
         if low.is_Integer and high.is_Integer and high - low > HIGHEST_FACTORIAL:
             raise Beyond("too many terms")
         return (sympy.Sum if name == "sum" else sympy.Product)(body, (variable, low, high))
+    if name == "int" and len(args) == 4 and isinstance(args[1], Symbol):
+        body, variable, low, high = map(build, args)
+        return sympy.Integral(body, (variable, low, high))
+    if name == "lim" and len(args) == 2 and isinstance(args[1], Chain) and args[1].relations == ("->",):
+        return sympy.Limit(build(args[0]), *map(build, args[1].items))
     values = [build(arg) for arg in args]
     if name == "root":
         return power(values[0], 1 / values[1])

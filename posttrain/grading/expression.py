@@ -245,13 +245,28 @@ class Expression:
             return Constant("e")
         if name in "iI" and not self._subscripted() and not (self.label and len(self.tokens) == 1):
             return Constant("i")
+        applicable = name in _APPLIED or (self.label and self.at == 1)
         full = name + self.subscript()
+        if applicable:
+            full += self.derived()
         following = self.peek()
-        if following and following.text == "(" and (name in _APPLIED or (self.label and self.at == 1)):
+        if following and following.text == "(" and applicable:
             self.at += 1
             inside = self.reader.listing(self.until_close("(", self.at), self.level + 1)
             return Call(full, inside.items if isinstance(inside, Listing) else (inside,))
         return Symbol(full)
+
+    def derived(self) -> str:
+        """The primes or the -1 of a function's name, as in f'(x), where a bracket follows them."""
+        texts = [token.text for token in self.tokens[self.at : self.at + 6]]
+        primes = next((i for i, text in enumerate(texts) if text != "'"), len(texts))
+        if primes and texts[primes : primes + 1] == ["("]:
+            self.at += primes
+            return "'" * primes
+        if texts == ["^", "{", "-", "1", "}", "("]:
+            self.at += 5
+            return "^-1"
+        return ""
 
     def _subscripted(self) -> bool:
         return bool(self.peek() and self.peek().text == "_")
@@ -402,6 +417,9 @@ class Expression:
         ):
             variable = Symbol(below.items[0].name)
             return Call(name, (body, variable, below.items[1], above if above is not None else Constant("oo")))
+        if name == "int" and isinstance(body, Product) and body.factors[-2:-1] == (Symbol("d"),):
+            inner = Product(body.factors[:-2]) if len(body.factors) > 2 else number(1)
+            return Call(name, (inner, body.factors[-1], *(form for form in (below, above) if form is not None)))
         return Call(name, (body, *(form for form in (below, above) if form is not None)))
 
     def bracket(self, opening: str) -> Form:

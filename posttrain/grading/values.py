@@ -53,6 +53,8 @@ class Values:
         """Whether the answer is the reference's value, with units, percents, degrees and rounding as the policy says."""
         if gold == answer:
             return self.by("same form")
+        if _is_residue(gold) != _is_residue(answer):  # 3 (mod 5) is 3 where the question is about residues
+            return self.equal(*(form.args[0] if _is_residue(form) else form for form in (gold, answer)))
         if isinstance(gold, Quantity) or isinstance(answer, Quantity):
             return self.quantities(gold, answer)
         if isinstance(gold, Percent) != isinstance(answer, Percent) and self.policy.percent == "either":
@@ -226,6 +228,10 @@ def _coarser(form: Form, digits: int) -> bool:
 def _is_whole(form: Form) -> bool:
     value = exact(form)
     return value is not None and value.denominator == 1
+
+
+def _is_residue(form: Form) -> bool:
+    return isinstance(form, Call) and form.name == "pmod"
 
 
 def _is_time(ratio: Ratio) -> bool:

@@ -68,7 +68,7 @@ UNITS = _words("""
     cm mm km m ft in inch inches feet foot yd mi mile miles kg g mg lb lbs oz s sec secs min mins h hr hrs hour hours day days mph kph kmh
     ml l cc rad radians units unit meter meters metres dollars cents yuan usd eur am pm rpm hz kw w n j kj pa ohm v
 """)
-SHORT_WORDS = _words("is of to at on as by be so no an we it if or am pm cm mm km kg mg ml ft yd mi lb oz hr th st nd rd in")
+SHORT_WORDS = _words("is of to at on as by be so no an we it if or am pm cm mm km kg mg ml ft yd mi lb oz hr th st nd rd in sq")
 LENGTH = {
     "mm": "1/1000", "cm": "1/100", "dm": "1/10", "m": "1", "km": "1000", "in": "127/5000", "inch": "127/5000", "ft": "381/1250",
     "foot": "381/1250", "feet": "381/1250", "yd": "1143/1250", "yard": "1143/1250", "mile": "201168/125", "mi": "201168/125",
