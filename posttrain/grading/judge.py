@@ -58,10 +58,8 @@ def judge(question: Question, sandbox: Sandbox, limits: CellLimits) -> Judgement
     """Load the program into a fresh cell and run the tests against it."""
     try:
         ready, space = plan(question.tests, question.prompt, question.entry_point), _namespace(question.prompt)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return Judgement(
-            verdict=Verdict(status="gold_unparsable", rule="tests", why=shown(f"the tests do not compile: {error}")), cpu_s=0.0
-        )
+    except Exception as error:  # the tests do not compile, or what the prompt imports is not installed
+        return Judgement(verdict=Verdict(status="gold_unparsable", rule="tests", why=f"tests or prompt: {_said(error)}"), cpu_s=0.0)
     expected = {name: type(name, (Exception,), {}) for name in ready.exceptions}
     try:
         with sandbox.cell(limits) as cell:
