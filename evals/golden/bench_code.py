@@ -66,7 +66,8 @@ def hacks(data: Path) -> None:
                 test = mbpp_tests("mbpp", fields)
                 tests.append(replace(test, prompt=f"def {test.entry_point}(*args):\n"))
         questions += [question_of(Problem(id="hack", question="", reference=test), row["completion"]) for test in tests]
-    refused = sum(not answer.verdict.correct for answer in shared_pool(Setting()).ask_all(questions))
+    setting = Setting(limits=replace(LIMITS, cpu_s=1.0))  # who loops for ever does so for five seconds as well
+    refused = sum(not answer.verdict.correct for answer in shared_pool(setting).ask_all(questions))
     print(f"| published hacks, on HumanEval/0, /2, /53 and three tasks of MBPP | {refused} of {len(questions)} refused |")
 
 

@@ -14,8 +14,9 @@ import json
 import os
 import resource
 import signal
+import symtable
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from types import CodeType, TracebackType
@@ -58,10 +59,8 @@ def judge(question: Question, sandbox: Sandbox, limits: CellLimits) -> Judgement
     """Load the program into a fresh cell and run the tests against it."""
     try:
         ready, space = plan(question.tests, question.prompt, question.entry_point), _namespace(question.prompt)
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
-        return Judgement(
-            verdict=Verdict(status="gold_unparsable", rule="tests", why=shown(f"the tests do not compile: {error}")), cpu_s=0.0
-        )
+    except Exception as error:  # the tests do not compile, or what the prompt imports is not installed
+        return Judgement(verdict=Verdict(status="gold_unparsable", rule="tests", why=f"tests or prompt: {_said(error)}"), cpu_s=0.0)
     expected = {name: type(name, (Exception,), {}) for name in ready.exceptions}
     try:
         with sandbox.cell(limits) as cell:
@@ -178,37 +177,42 @@ def plan(tests: str, prompt: str, entry_point: str) -> Plan:
 
     Where the tests define `check` and leave it to others to call it, the plan calls it with the entry point.
     """
-    tree = ast.parse(tests)
-    used, bound, caught, called = set(), set(), set(), set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Name):
-            (used if isinstance(node.ctx, ast.Load) else bound).add(node.id)
-        elif isinstance(node, ast.Call):
-            called.add(getattr(node.func, "id", ""))
-            caught |= _names(node.args[:1]) if getattr(node.func, "attr", "") == "assertRaises" else set()
-        elif isinstance(node, ast.ExceptHandler):
-            caught |= _names(node.type.elts if isinstance(node.type, ast.Tuple) else [node.type])
-            bound.add(node.name)
-        elif isinstance(node, ast.arg):
-            bound.add(node.arg)
-        elif isinstance(node, ast.FunctionDef | ast.ClassDef | ast.AsyncFunctionDef):
-            bound.add(node.name)
-        elif isinstance(node, ast.alias):
-            bound.add((node.asname or node.name).partition(".")[0])
-    if "check" not in called and any(isinstance(node, ast.FunctionDef) and node.name == "check" for node in tree.body):
-        tree.body += ast.parse(f"check({entry_point})").body
+    used, bound = _names_in(symtable.symtable(tests, TESTS, "exec"))
+    if "check" in bound - used:
+        tests += f"\n\ncheck({entry_point})\n"
+    caught = set(_caught_in(ast.parse(tests))) if "except" in tests or "assertRaises" in tests else set()
     free = used - bound - _namespace(prompt).keys() - vars(builtins).keys()
     own = {entry_point} - {""}
     return Plan(
-        code=compile(tree, TESTS, "exec", dont_inherit=True),
+        code=compile(tests, TESTS, "exec", dont_inherit=True),
         modules=frozenset(free & LIBRARY - own),
         names=frozenset(free - LIBRARY | own),
         exceptions=frozenset((free - LIBRARY) & caught),
     )
 
 
-def _names(nodes: Iterable[ast.expr | None]) -> set[str]:
-    return {node.id for node in nodes if isinstance(node, ast.Name)}
+def _names_in(table: symtable.SymbolTable) -> tuple[set[str], set[str]]:
+    """Global names that a scope or one within it uses, and those that it binds."""
+    everything = table.get_type() == "module"
+    symbols = [symbol for symbol in table.get_symbols() if everything or symbol.is_global()]
+    used = {symbol.get_name() for symbol in symbols if symbol.is_referenced()}
+    bound = {symbol.get_name() for symbol in symbols if symbol.is_assigned() or symbol.is_imported()}
+    for child in table.get_children():
+        used_within, bound_within = _names_in(child)
+        used |= used_within
+        bound |= bound_within
+    return used, bound
+
+
+def _caught_in(tree: ast.AST) -> Iterator[str]:
+    """Names in `except NAME` and `assertRaises(NAME`."""
+    for node in ast.walk(tree):
+        kinds: list[ast.expr | None] = []
+        if isinstance(node, ast.ExceptHandler):
+            kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
+        elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "assertRaises":
+            kinds = node.args[:1]
+        yield from (kind.id for kind in kinds if isinstance(kind, ast.Name))
 
 
 def _namespace(prompt: str) -> dict[str, Any]:
