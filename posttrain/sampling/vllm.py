@@ -8,9 +8,11 @@ Read against vLLM 0.31. Three things differ on a CPU: linear weights are repacke
 import os
 import queue
 import random
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -255,13 +257,24 @@ def _start(options: dict[str, Any]) -> Any:
     from vllm import LLM
 
     python, numpy, set_num_threads = random.getstate(), np.random.get_state(), torch.set_num_threads
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng(), warnings.catch_warnings(), _hidden("llvmlite.binding.ffi"):
         warnings.simplefilter("ignore", FutureWarning)  # about vLLM's own use of torch
         llm = LLM(**options)
     random.setstate(python)
     np.random.set_state(numpy)
     torch.set_num_threads = set_num_threads
     return llm
+
+
+@contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """Keep a loaded module out of `sys.modules`: vLLM looks for its kernels among the objects of all modules, and trips over this one's."""
+    module = sys.modules.pop(name, None)
+    try:
+        yield
+    finally:
+        if module is not None:
+            sys.modules[name] = module
 
 
 def _stop(llm: Any, keep_group: bool) -> None:

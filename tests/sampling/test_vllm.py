@@ -129,6 +129,8 @@ def test_a_row_ends_with_the_token_that_completes_a_stop_as_in_the_hf_engine(tin
 def test_starting_leaves_the_process_as_it_was(vllm_for):
     set_num_threads, torch_state, python_state = torch.set_num_threads, torch.get_rng_state(), random.getstate()
     threads = torch.get_num_threads()
+    import numba  # noqa: F401  # as the search for similar shots does; vLLM looks through all that is loaded
+
     vllm_for("qwen2", fresh=True)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert random.getstate() == python_state

@@ -160,7 +160,8 @@ def _draw_panel(axis: Any, points: Sequence[Point], measure: Measure) -> None:
         axis.fill_between([x for x, _ in bounded], lows, highs, color=curve.colour, alpha=0.13, lw=0)
         axis.plot(xs, means, "o", color=curve.colour, ms=4.5, mec="white", mew=0.8, clip_on=False, zorder=3)
         dots = [(x, scale * v) for x, (_, _, seeds) in zip(xs, curve.points) for v in seeds if len(seeds) > 1]
-        axis.plot([x for x, _ in dots], [v for _, v in dots], "o", color=curve.colour, ms=2.6, alpha=0.5, mew=0, clip_on=False)
+        if dots:
+            axis.plot(*zip(*dots), "o", color=curve.colour, ms=2.6, alpha=0.5, mew=0, clip_on=False)
     low, high = _range(lines, measure)
     axis.set_ylim(scale * low, scale * high)
     axis.set_xticks([place(count, counts) for count in counts], [f"{count:,}" for count in counts], rotation=45 if len(counts) > 11 else 0)
