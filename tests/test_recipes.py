@@ -5,12 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from posttrain.cli import KINDS
+from posttrain.cli import KINDS as TRAINED
 from posttrain.config import build, load, read_yaml
 from posttrain.evaluation.run import Suite
 from posttrain.study import Config as StudyConfig
 from posttrain.study import _plan
 
+KINDS = TRAINED | {"manyshot": "posttrain.tasks.manyshot", "reinforce": "posttrain.evaluation.reinforce"}
 ROOT = Path(__file__).parents[1]
 FILES = sorted((ROOT / "recipes").glob("*/*.yaml"))
 OVERLAYS = [path for path in FILES if path.parent.name == "overlays"]

@@ -75,7 +75,7 @@ class ManyShotPrompt:
     def item_ids(self, problem: Problem, similar: Sequence[Shot] = ()) -> TokenIds:
         """What follows the prefix: `similar` shots of this item, the closing, the item. Raises `PromptError` if the item is a shot."""
         self._check_apart(problem, similar)
-        tail = (i for shot in similar for i in self.encode(_written(shot, self.kind, self.layout, self.frame)))
+        tail = (i for shot in similar for i in self.encode(written(shot, self.kind, self.layout, self.frame)))
         return (*tail, *self.encode(self.closing), *self.encode(self._asked(problem) + self.frame.reply))
 
     def answer_ids(self, problem: Problem, answer: str) -> TokenIds:
@@ -90,7 +90,7 @@ class ManyShotPrompt:
         """The whole prompt as the model reads it, the template's own text included."""
         self._check_apart(problem, similar)
         shots = (*self._first(num_shots), *similar)
-        body = "".join(_written(shot, self.kind, self.layout, self.frame) for shot in shots)
+        body = "".join(written(shot, self.kind, self.layout, self.frame) for shot in shots)
         opening = self.frame.opening + _opening(self.kind, self.layout, self.frame.shape)
         return opening + body + self.closing + self._asked(problem) + self.frame.reply
 
@@ -151,7 +151,7 @@ def build(
     if kind == "solved" and (bare := [shot.id for shot in shots if not shot.answer]):
         raise PromptError(f"{len(bare)} of {len(shots)} shots have no answer, e.g. {bare[0]!r}; a question alone is for kind unsupervised")
     opening = (*frame.start_ids, *encode(frame.opening + _opening(kind, layout, frame.shape)))
-    pieces = [opening, *(encode(_written(shot, kind, layout, frame)) for shot in shots)]
+    pieces = [opening, *(encode(written(shot, kind, layout, frame)) for shot in shots)]
     return ManyShotPrompt(
         kind=kind,
         shots=tuple(shots),
@@ -225,7 +225,7 @@ def _closing(kind: Kind, layout: Layout, shape: Shape, solved: Sequence[Shot]) -
     frame = Frame(shape=shape)
     if not solved:
         return _rule(layout) + (layout.instruction + layout.list_divider if layout.instruction else "")
-    return _rule(layout) + layout.demonstrate + layout.list_divider + "".join(_written(shot, "solved", layout, frame) for shot in solved)
+    return _rule(layout) + layout.demonstrate + layout.list_divider + "".join(written(shot, "solved", layout, frame) for shot in solved)
 
 
 def _rule(layout: Layout) -> str:
@@ -233,7 +233,8 @@ def _rule(layout: Layout) -> str:
     return layout.divider.lstrip("\n") if layout.divider.strip() else ""
 
 
-def _written(shot: Shot, kind: Kind, layout: Layout, frame: Frame) -> str:
+def written(shot: Shot, kind: Kind, layout: Layout, frame: Frame) -> str:
+    """A shot as it stands in a prompt of this kind, with what divides it from the next."""
     if kind == "unsupervised":
         return f"{layout.question_label}{shot.question}{layout.list_divider}"
     if frame.shape == "turns":

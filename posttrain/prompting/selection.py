@@ -33,7 +33,7 @@ class Rules:
     """What keeps a shot out of the prompt."""
 
     max_tokens: int | None = Field(default=None, ge=1)
-    """Longest shot, in tokens of its question and answer as they are written; null for no cap."""
+    """Longest shot, in tokens, with its labels and divider; null for no cap."""
     per_problem: int = Field(default=1, ge=1)
     """Answers to one problem; more let easy problems, which are solved more often, crowd the prompt."""
     near: float | None = Field(default=0.95, gt=0, le=1)

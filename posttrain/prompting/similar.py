@@ -1,5 +1,6 @@
 """The shots most similar to an item, to stand after a block of shots that all items share and the engine has cached (arXiv 2507.16217)."""
 
+import logging
 from collections.abc import Sequence
 
 import bm25s
@@ -7,6 +8,7 @@ import bm25s
 from posttrain.prompting.shots import PromptError, Shot
 from posttrain.types import Problem
 
+logging.getLogger("bm25s").setLevel(logging.WARNING)  # it sets its own logger to DEBUG on import
 WORDS = r"(?u)\w+|[^\w\s]"  # BM25's own pattern drops single letters and signs, which is what tells formulas apart
 
 

@@ -17,7 +17,7 @@ from pydantic import Field
 from posttrain.complaint import nearest
 from posttrain.config import ConfigError, config, load
 from posttrain.prompting.chat import chat_format, eos_ids_of
-from posttrain.prompting.manyshot import Encode, Frame, Kind, ManyShotPrompt, Shape, build, in_chat, plain_encode, raw
+from posttrain.prompting.manyshot import RAW, Encode, Frame, Kind, ManyShotPrompt, Shape, build, in_chat, plain_encode, raw, written
 from posttrain.prompting.order import POLICIES, Order, shuffled
 from posttrain.prompting.selection import Rules, Selection, listed, select
 from posttrain.prompting.shots import InContextTask, Layout, PromptError, Shot, human_shots, question_shots, read_shots
@@ -40,7 +40,7 @@ class Config:
     kind: Literal["manyshot"] = "manyshot"
     task: InContextTaskConfig
     method: Method = "human"
-    """few_shot is the benchmark's own prompt, human the pool's solutions, reinforced the model's right ones, unsupervised questions alone."""
+    """few_shot: the benchmark's own prompt; human: the pool's solutions; reinforced: the model's right ones; unsupervised: no answers."""
     rationales: tuple[str, ...] = ()
     """For reinforced: files of shots made by `posttrain prompt reinforce`; a later iteration's stand after an earlier one's."""
     layout: dict[str, str] = Field(default_factory=dict)
@@ -134,7 +134,7 @@ def pool(cfg: Config, task: InContextTask, test: Sequence[Problem], encode: Enco
         return Selection(shots=[], dropped=[])
 
     def count(shot: Shot) -> int:
-        return len(encode(f"{layout.question_label}{shot.question}{layout.answer_label if shot.answer else ''}{shot.answer}"))
+        return len(encode(written(shot, "solved" if shot.answer else "unsupervised", layout, RAW)))
 
     return select(shots, cfg.rules, test=test, count=count, answered=cfg.method != "unsupervised")
 

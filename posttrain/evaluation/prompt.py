@@ -19,7 +19,7 @@ def cli(argv: Sequence[str]) -> int:
         print(HELP)
         return 0 if argv else 2
     if argv[0] == "reinforce":
-        from posttrain.rollout import reinforce
+        from posttrain.evaluation import reinforce
 
         return reinforce.cli(argv[1:])
     files = [word for word in argv if word.endswith((".yaml", ".yml"))]
