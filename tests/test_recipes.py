@@ -7,7 +7,7 @@ import pytest
 
 from posttrain.cli import KINDS as TRAINED
 from posttrain.config import build, load, read_yaml
-from posttrain.evaluation.run import Suite
+from posttrain.evaluation.run import Suite, suite_module
 from posttrain.study import Config as StudyConfig
 from posttrain.study import _plan
 
@@ -47,7 +47,7 @@ def test_an_overlay_goes_over_every_recipe_of_its_kind(path):
 
 @pytest.mark.parametrize("path", SUITES, ids=name)
 def test_a_suite_resolves(path):
-    load(Suite, [path])
+    load(suite_module([path]).Suite, [path])
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=name)

@@ -14,6 +14,7 @@ import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
@@ -205,8 +206,7 @@ def cli(argv: Sequence[str]) -> int:
     if not own.suite:
         parser.print_help()
         return 0 if own.help else 2
-    in_context = any(layer.get("kind") == "icl" for _, layer in map(read_yaml, own.suite))
-    module = importlib.import_module("posttrain.evaluation.icl.run") if in_context else sys.modules[__name__]
+    module = suite_module(own.suite)
     if own.help:
         parser.print_help()
         keys = [f"  --{key}  <{kind}>  [{default}]\n      {text}" for key, kind, default, text in describe(module.Suite)]
@@ -238,6 +238,12 @@ def load_engine(cfg: Any, model: str, eos_ids: Sequence[int], pad_id: int | None
         return open_engine(cfg, model, eos_ids=eos_ids, pad_id=pad_id, dtype=dtype, text_stops=text_stops)
     except OSError as error:  # a folder with a tokenizer and no weights
         raise ConfigError(f"{model}: its weights cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+
+
+def suite_module(files: Sequence[Path]) -> ModuleType:
+    """The module with the `Suite` and the `run` of these files' kind: this one, or that of curves over the number of shots."""
+    in_context = any(layer.get("kind") == "icl" for _, layer in map(read_yaml, files))
+    return importlib.import_module("posttrain.evaluation.icl.run") if in_context else sys.modules[__name__]
 
 
 def run(suite: Suite, name: str, model: str, out: Path) -> int:

@@ -7,10 +7,10 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from posttrain.evaluation.icl.log import Cell, Cost, Row
-from posttrain.evaluation.icl.prompts import Prompts, before_stop, reference_answer
-from posttrain.prompting.shots import InContextTask
+from posttrain.prompting.manyshot import ManyShotPrompt
+from posttrain.prompting.shots import InContextTask, Shot
 from posttrain.run import seed_for
-from posttrain.types import Engine, Problem, Sampling, Scorer, TokenIds
+from posttrain.types import Engine, FinalAnswer, Problem, Sampling, Scorer, TokenIds
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,11 +26,20 @@ class Asking:
     seed: int = 0
 
 
-def ask(how: Asking, task: InContextTask, prompts: Prompts, cell: Cell, items: Sequence[Problem]) -> tuple[list[Row], Cost]:
+@dataclass(frozen=True, kw_only=True)
+class Shown:
+    """What items are asked behind: a nested prompt, and the shots that are added for an item alone, if any."""
+
+    task: InContextTask
+    prompt: ManyShotPrompt
+    tail: Callable[[Problem], tuple[Shot, ...]] = lambda problem: ()
+
+
+def ask(how: Asking, shown: Shown, cell: Cell, items: Sequence[Problem]) -> tuple[list[Row], Cost]:
     """One row per item, in order, and what they cost. An item that does not fit into the context is not sent, and its row says so."""
-    prefix = prompts.prefix(cell.shots)
-    asked = [(*prefix, *prompts.item(item)) for item in items]
-    scored = [_to_score(how, task, prompts, item) for item in items]
+    task, prefix = shown.task, shown.prompt.prefix_ids(cell.shots)
+    asked = [(*prefix, *shown.prompt.item_ids(item, shown.tail(item))) for item in items]
+    scored = [_to_score(how, task, shown.prompt, item) for item in items]
     room = [max([0 if how.answers == "choose" else how.max_tokens, *map(len, each.values())]) for each in scored]
     fits = [len(ids) + more <= how.engine.max_length for ids, more in zip(asked, room)]
     rows = [
@@ -49,11 +58,24 @@ def ask(how: Asking, task: InContextTask, prompts: Prompts, cell: Cell, items: S
     return rows, cost
 
 
-def _to_score(how: Asking, task: InContextTask, prompts: Prompts, item: Problem) -> dict[str, TokenIds]:
+def reference_answer(problem: Problem) -> str:
+    """The answer as a person wrote it, or the bare reference where the data set has no more."""
+    if problem.solution:
+        return problem.solution
+    return problem.reference.text if isinstance(problem.reference, FinalAnswer) else problem.reference.code
+
+
+def before_stop(text: str, stop: Sequence[str]) -> str:
+    """`text` up to the first of these."""
+    ends = [place for each in stop if (place := text.find(each)) >= 0]
+    return text[: min(ends, default=len(text))]
+
+
+def _to_score(how: Asking, task: InContextTask, prompt: ManyShotPrompt, item: Problem) -> dict[str, TokenIds]:
     """The texts whose likelihood is asked for behind an item: the choices, and the reference answer."""
     weighed = how.answers == "choose" or task.weigh is not None
     texts = [*(task.choices if weighed else ()), *([reference_answer(item)] if how.nll else ())]
-    return {text: prompts.answer(item, text) for text in texts}
+    return {text: prompt.answer_ids(item, text) for text in texts}
 
 
 def _generate(

@@ -63,6 +63,11 @@ def panel(points: Sequence[Point], measure: Measure, title: str) -> str:
     return _svg(parts, 266, title)
 
 
+def capitalised(text: str) -> str:
+    """With a capital in front, the rest as it is: names of metrics have capitals of their own."""
+    return text[:1].upper() + text[1:]
+
+
 def shot_counts(points: Sequence[Point]) -> list[int]:
     return sorted({point.shots for point in points})
 
@@ -109,16 +114,12 @@ def _shots_axis(frame: Frame, counts: Sequence[int]) -> str:
     parts = [_line(frame.left, frame.bottom, frame.right, frame.bottom, "#b9b7b1", 1)]
     room = -math.inf
     for count in counts:
-        x, label = frame.px(place(count, counts)), _short(count)
+        x, label = frame.px(place(count, counts)), f"{count:,}"
         parts.append(_line(x, frame.bottom, x, frame.bottom + 4, "#b9b7b1", 1))
         if x - 3.6 * len(label) > room:
             parts.append(_text(x, frame.bottom + 18, label, "middle", SOFT))
             room = x + 3.6 * len(label) + 6
     return "".join(parts)
-
-
-def _short(count: int) -> str:
-    return f"{count:,}"
 
 
 def draw(path: Path, points: Sequence[Point], metric: str) -> None:
@@ -134,7 +135,7 @@ def draw(path: Path, points: Sequence[Point], metric: str) -> None:
         figure, grid = pyplot.subplots(1, len(measures), figsize=(4.4 * len(measures), 3.5), squeeze=False, layout="constrained")
         for axis, measure in zip(grid[0], measures):
             _draw_panel(axis, points, measure)
-            axis.set_title(f"{metric}, %" if measure == "score" else "NLL of the reference, nats per token", loc="left")
+            axis.set_title(f"{capitalised(metric)}, %" if measure == "score" else "NLL of the reference, nats per token", loc="left")
         handles, labels = grid[0][0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 3), frameon=False)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -157,10 +158,10 @@ def _draw_panel(axis: Any, points: Sequence[Point], measure: Measure) -> None:
         bounded = [(x, e) for x, (_, e, _) in zip(xs, curve.points) if math.isfinite(e.low) and math.isfinite(e.high)]
         lows, highs = ([scale * getattr(e, end) for _, e in bounded] for end in ("low", "high"))
         axis.fill_between([x for x, _ in bounded], lows, highs, color=curve.colour, alpha=0.13, lw=0)
-        axis.plot(xs, means, "o", color=curve.colour, ms=4.5, mec="white", mew=0.8)
+        axis.plot(xs, means, "o", color=curve.colour, ms=4.5, mec="white", mew=0.8, clip_on=False, zorder=3)
         dots = [(x, scale * v) for x, (_, _, seeds) in zip(xs, curve.points) for v in seeds if len(seeds) > 1]
-        axis.plot([x for x, _ in dots], [v for _, v in dots], "o", color=curve.colour, ms=2.6, alpha=0.5, mew=0)
+        axis.plot([x for x, _ in dots], [v for _, v in dots], "o", color=curve.colour, ms=2.6, alpha=0.5, mew=0, clip_on=False)
     low, high = _range(lines, measure)
     axis.set_ylim(scale * low, scale * high)
-    axis.set_xticks([place(count, counts) for count in counts], [_short(count) for count in counts], rotation=45 if len(counts) > 8 else 0)
+    axis.set_xticks([place(count, counts) for count in counts], [f"{count:,}" for count in counts], rotation=45 if len(counts) > 11 else 0)
     axis.set_xlabel("shots")

@@ -62,7 +62,7 @@ def write(path: Path, named: Sequence[tuple[str, Path]], *, title: str, notes: S
         lede=[sentence for arm in _own_arms(curves) if (sentence := _sentence(arm, curves))],
         style=Markup(_style()),
         charts=_charts(curves.points, metric),
-        metric=metric,
+        metric=charts.capitalised(metric),
         nll=has_nll,
         tables=[_table(arm, curves.points) for arm in dict.fromkeys(point.arm for point in curves.points)],
         differences=[_difference(d, has_nll) for d in _shown(curves)],
@@ -110,7 +110,7 @@ def _style() -> str:
 
 
 def _charts(found: Sequence[Point], metric: str) -> list[dict[str, Any]]:
-    titles = {"score": f"{metric}, %".capitalize(), "nll": "NLL of the reference answer, nats per token"}
+    titles = {"score": f"{charts.capitalised(metric)}, %", "nll": "NLL of the reference answer, nats per token"}
     made = []
     for measure, title in titles.items():
         keys = [{"name": c.name, "colour": c.colour, "dash": bool(c.dash)} for c in charts.lines_of(found, measure)]
@@ -141,20 +141,15 @@ def _sentence(arm: str, curves: Curves) -> str:
 
 def _table(arm: str, found: Sequence[Point]) -> dict[str, Any]:
     of = [point for point in found if point.arm == arm]
-    return {
-        "arm": arm,
-        "nll": any(p.nll for p in of),
-        "cost": any(p.cost for p in of),
-        "rows": [_row(p) for p in of],
-    }
+    return {"arm": arm, "rows": [_row(p) for p in of]}
 
 
 def _row(p: Point) -> dict[str, Any]:
     lost = [(p.too_long, "too long"), (p.unscored, "not scored")]
-    clipped = [f"{percent(p.clipped)} % cut"] if p.clipped else []
     return {
         "shots": f"{p.shots:,}",
-        "n": f"{p.items:,}" + (f" × {len(p.seeds)}" if len(p.seeds) > 1 else ""),
+        "items": f"{p.items:,}",
+        "graded": f"{p.graded:,} answers" if p.graded != p.items else "",
         "score": _cell(p.score),
         "seeds": f"{percent(min(p.seeds.values()))} to {percent(max(p.seeds.values()))}" if len(p.seeds) > 1 else "",
         "nll": _cell(p.nll, "{:.3f}".format),
@@ -162,7 +157,8 @@ def _row(p: Point) -> dict[str, Any]:
         "read": f"{p.cost.read_tokens:,.0f}" if p.cost else "",
         "answer": f"{p.cost.answer_tokens:,.1f}" if p.cost else "",
         "seconds": f"{p.cost.seconds:.3g}" if p.cost else "",
-        "lost": ", ".join([*(f"{n:,} {what}" for n, what in lost if n), *clipped]),
+        "cut": percent(p.clipped) if p.cost else "",
+        "lost": ", ".join(f"{n:,} {what}" for n, what in lost if n),
     }
 
 

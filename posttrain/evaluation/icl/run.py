@@ -16,32 +16,48 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 from tqdm import tqdm
 
 from posttrain.config import ConfigError, config
 from posttrain.evaluation.icl import page
-from posttrain.evaluation.icl.ask import Asking, ask
+from posttrain.evaluation.icl.ask import Asking, Shown, ask
 from posttrain.evaluation.icl.curves import curves_of
 from posttrain.evaluation.icl.log import Cell, Cost, Log, Row
-from posttrain.evaluation.icl.prompts import Prompts, drawn, shot_of
 from posttrain.evaluation.run import claim, identity, load_engine, open_tokenizer
-from posttrain.prompting.shots import InContextTask
-from posttrain.run import write_atomic
+from posttrain.prompting.manyshot import Shape
+from posttrain.prompting.order import Order
+from posttrain.prompting.selection import Rules
+from posttrain.prompting.shots import InContextTask, PromptError
+from posttrain.run import seed_for, write_atomic
 from posttrain.sampling.engine import EngineConfig, HFEngineConfig
 from posttrain.schema import plain
-from posttrain.tasks.icl import InContextTaskConfig, make_icl_task
-from posttrain.types import Engine, Problem
+from posttrain.tasks import manyshot
+from posttrain.tasks.icl import InContextTaskConfig
+from posttrain.tasks.manyshot import Method, SeedPrompts
+from posttrain.types import Engine, Problem, TokenIds
 
 
 @config
 class Arm:
-    """One curve: a task, and where its shots come from."""
+    """One curve: a task, and what its prompts hold (`tasks/manyshot.py`)."""
 
-    shots_from: Literal["pool", "few_shot"] = "pool"
-    """The task's pool, with answers as a person wrote them; or the benchmark's own few-shot prompt, as many shots as it has."""
     task: InContextTaskConfig | None = None
     """Another task than the suite's: other labels, other data. null takes the suite's."""
+    method: Method = "human"
+    """few_shot: the benchmark's own prompt; human: the pool's solutions; reinforced: the model's right ones; unsupervised: no answers."""
+    rationales: tuple[str, ...] = ()
+    """For reinforced: files of shots made by `posttrain prompt reinforce`."""
+    layout: dict[str, str] = Field(default_factory=dict)
+    """Texts of the task's layout to replace."""
+    order: Order = "random"
+    """Of the shots that a seed drew."""
+    subset: str | None = None
+    """A file of shot ids, one a line: these shots, in this order, instead of a draw."""
+    tail: int = Field(default=0, ge=0)
+    """So many shots most like the item go between the shared block and the item."""
+    solved: int = Field(default=0, ge=0, le=4)
+    """For unsupervised: so many solved shots of the benchmark's own prompt show how to answer."""
 
 
 @config
@@ -57,6 +73,10 @@ class Suite:
     """How many shots to show, each once, in any order; 0 is the bare item."""
     seeds: tuple[int, ...] = Field(default=(0, 1, 2), min_length=1)
     """Each draws its own shots, nested over their number, and new data where the task generates them (`data_seed`)."""
+    shape: Shape = "raw"
+    """Plain text; that text as one message of a user; or each shot as a user's and an assistant's turn."""
+    rules: Rules = Rules()
+    """What keeps a shot out of the pool."""
     orders: int = Field(default=1, ge=1)
     """Random orders of the very same shots; the first is the one that nests."""
     items: int | None = Field(default=None, ge=1)
@@ -87,22 +107,33 @@ class Suite:
 
 @dataclass(frozen=True, kw_only=True)
 class Data:
-    """What one arm has under one seed: a pool in the order in which it is drawn from, or fixed shots, and the items."""
+    """What one arm has under one seed: its prompts, and the items to ask."""
 
+    cfg: manyshot.Config
     task: InContextTask
-    pool: list[Problem]
+    made: SeedPrompts
     items: list[Problem]
-    fixed: bool
+    pool: dict[str, Problem]
+    """Where shots are solved problems: those, by id."""
 
-    def shots(self, num: int, seed: int, order: int) -> list[Problem]:
-        return self.pool if self.fixed else drawn(self.pool, num, seed, order)
+    def shown(self, cell: Cell) -> Shown:
+        """The prompts of the cell: in the order that nests, or the very same shots in another one."""
+        prompt = self.made.prompt
+        if cell.order:
+            places = list(range(cell.shots))
+            random.Random(seed_for("order", cell.seed, cell.shots, cell.order)).shuffle(places)
+            prompt = prompt.permuted(places)
+        return Shown(task=self.task, prompt=prompt, tail=lambda problem: self.made.tail(problem, self.cfg.tail))
 
 
 def run(suite: Suite, name: str, model: str, out: Path) -> int:
     """Ask what `out` lacks, then write the table, the pictures and the page. Raises `ConfigError`, `DataError`, `EngineError`."""
     began = time.monotonic()
-    data = {(arm, seed): _data(suite, arm, seed) for seed in suite.seeds for arm in suite.arms}  # all is checked before a model is loaded
     tokenizer, eos_ids = open_tokenizer(model)
+    tokens = manyshot.tokens_of(tokenizer, suite.shape, model)
+    data = {  # all prompts are made before a model is loaded
+        (arm, seed): each for arm in suite.arms for seed, each in zip(suite.seeds, _data(suite, arm, tokens))
+    }
     stops = any(each.task.stop for each in data.values())
     engine = load_engine(suite.engine, model, eos_ids, tokenizer.pad_token_id, suite.dtype, text_stops=stops)
     try:
@@ -125,9 +156,8 @@ def cells(suite: Suite, data: dict[tuple[str, int], Data]) -> Iterator[Cell]:
     """Every cell, so that what is read for one serves the next: prefixes of an arm and seed grow, then come the other orders."""
     for seed in suite.seeds:
         for arm in suite.arms:
-            fixed = data[arm, seed].fixed
-            for order in range(1 if fixed else suite.orders):
-                for num in [len(data[arm, seed].pool)] if fixed else sorted(suite.shots):
+            for order in range(suite.orders):
+                for num in sorted(data[arm, seed].made.sizes):
                     if order == 0 or num > 1:  # fewer shots have one order only
                         yield Cell(arm, num, seed, order)
 
@@ -135,28 +165,34 @@ def cells(suite: Suite, data: dict[tuple[str, int], Data]) -> Iterator[Cell]:
 def _fill(suite: Suite, data: dict[tuple[str, int], Data], engine: Engine, tokenizer: Any, log: Log, name: str) -> None:
     """Ask every item of every cell that the log lacks, cell by cell."""
     todo = list(cells(suite, data))
-    encode = lambda text: tuple(tokenizer(text, add_special_tokens=False)["input_ids"])  # noqa: E731
-    bos = tuple(i for i in tokenizer("")["input_ids"] if i == tokenizer.bos_token_id)
-    decode = lambda ids: tokenizer.decode(list(ids), skip_special_tokens=True)  # noqa: E731
-    asker = Asking(engine=engine, decode=decode, answers=suite.answers, nll=suite.nll, temperature=suite.temperature, max_tokens=1)
+
+    def decode(ids: TokenIds) -> str:
+        return tokenizer.decode(list(ids), skip_special_tokens=True)
+
     with tqdm(total=sum(len(data[c.arm, c.seed].items) for c in todo), desc=name, unit="item", dynamic_ncols=True) as bar:
         for cell in todo:
             at = data[cell.arm, cell.seed]
             items = [item for item in at.items if item.id not in log.done.get(cell, ())]
             bar.update(len(at.items) - len(items))
-            shots = at.shots(cell.shots, cell.seed, cell.order)
-            how = dataclasses.replace(asker, max_tokens=suite.max_tokens or at.task.max_tokens)
-            prompts = Prompts(shots=[shot_of(shot) for shot in shots], layout=at.task.layout, encode=encode, bos=bos)
+            how = Asking(
+                engine=engine,
+                decode=decode,
+                answers=suite.answers,
+                nll=suite.nll,
+                temperature=suite.temperature,
+                max_tokens=suite.max_tokens or at.task.max_tokens,
+            )
             for start in range(0, len(items), suite.chunk):
-                rows, cost = ask(how, at.task, prompts, cell, items[start : start + suite.chunk])
+                rows, cost = ask(how, at.shown(cell), cell, items[start : start + suite.chunk])
                 log.append(rows, cost)
                 bar.update(len(rows))
-            if suite.baselines and cell.order == 0 and shots:
-                _baselines(at, cell, shots, log, suffix=f", {cell.arm}" if len(suite.arms) > 1 else "")
+            if suite.baselines and cell.order == 0 and cell.shots and at.pool:
+                _baselines(at, cell, log, suffix=f", {cell.arm}" if len(suite.arms) > 1 else "")
 
 
-def _baselines(at: Data, cell: Cell, shots: Sequence[Problem], log: Log, suffix: str) -> None:
+def _baselines(at: Data, cell: Cell, log: Log, suffix: str) -> None:
     """What other learners make of the same shots and items."""
+    shots = [at.pool[shot.problem or shot.id] for shot in at.made.prompt.shots[: cell.shots]]
     for name, learner in at.task.baselines.items():
         where = cell._replace(arm=name + suffix)
         items = [item for item in at.items if item.id not in log.done.get(where, ())]
@@ -169,23 +205,37 @@ def _baselines(at: Data, cell: Cell, shots: Sequence[Problem], log: Log, suffix:
             log.append(rows, Cost(**where._asdict(), items=0))
 
 
-def _data(suite: Suite, arm: str, seed: int) -> Data:
-    """The data of an arm under a seed; raises `ConfigError` where more shots are asked for than there are."""
-    cfg = suite.arms[arm].task or suite.task
-    if hasattr(cfg, "data_seed"):
-        cfg = dataclasses.replace(cfg, data_seed=cfg.data_seed + seed)
-    task = make_icl_task(cfg)
-    source = suite.arms[arm].shots_from
-    pool, items = task.load(source), task.load("test")
-    if source == "pool" and max(suite.shots) > len(pool):
-        raise ConfigError(f"arms.{arm}: shots asks for {max(suite.shots)}, the pool of {task.name} has {len(pool)}")
-    if shown := {problem.question for problem in pool} & {problem.question for problem in items}:
-        example = next(iter(shown))[:60]
-        raise ConfigError(f"arms.{arm}: {len(shown)} test items are in the pool of {task.name}, the first: {example!r}")
-    if suite.items and suite.items < len(items):
-        chosen = set(random.Random(0).sample(range(len(items)), suite.items))
-        items = [item for i, item in enumerate(items) if i in chosen]
-    return Data(task=task, pool=pool, items=items, fixed=source == "few_shot")
+def _data(suite: Suite, arm: str, tokens: manyshot.Tokens) -> Iterator[Data]:
+    """The data of an arm under each seed; raises `ConfigError` where its prompts cannot be made, and `DataError`."""
+    fields = {field.name: getattr(suite.arms[arm], field.name) for field in dataclasses.fields(Arm)}
+    fields |= {"task": suite.arms[arm].task or suite.task, "shape": suite.shape, "rules": suite.rules}
+    fields["shots"] = None if fields["method"] in ("zero_shot", "few_shot") else suite.shots
+    own = fields["task"]
+    drawn_anew = hasattr(own, "data_seed")
+    for i, seed in enumerate(suite.seeds):
+        try:
+            if drawn_anew:
+                fields["task"] = dataclasses.replace(own, data_seed=own.data_seed + seed)
+            cfg = manyshot.Config(**fields, seeds=(seed,))
+            if drawn_anew or i == 0:
+                task = manyshot.task_of(cfg)
+                test = task.load("test")
+                selection = manyshot.pool(cfg, task, test, tokens.encode)
+                pool = {problem.id: problem for problem in task.load("pool")} if cfg.method == "human" else {}
+                items = _chosen(test, suite.items)
+            (made,) = manyshot.prompts(cfg, task, selection, items, tokens)
+        except (PromptError, ValidationError) as error:
+            said = error.errors()[0]["msg"] if isinstance(error, ValidationError) else error
+            raise ConfigError(f"arms.{arm}: {said}") from None
+        yield Data(cfg=cfg, task=task, made=made, items=items, pool=pool)
+
+
+def _chosen(test: list[Problem], num: int | None) -> list[Problem]:
+    """So many test items, the same ones for every arm, seed and model."""
+    if num is None or num >= len(test):
+        return test
+    chosen = set(random.Random(0).sample(range(len(test)), num))
+    return [item for i, item in enumerate(test) if i in chosen]
 
 
 def _check_engine(suite: Suite, data: dict[tuple[str, int], Data], engine: Engine) -> None:

@@ -147,9 +147,14 @@ def test_orders_of_the_same_shots_are_told_apart(tiny_qwen2, tmp_path):
     assert spread["shots"] == 8
 
 
-def test_more_shots_than_the_pool_has_are_refused_before_a_model_is_loaded(tmp_path):
-    with pytest.raises(ConfigError, match=r"arms\.many-shot: shots asks for 33, the pool of linear2 has 32"):
-        run(suite(shots=[33]), "lines", "no/such/model", tmp_path)
+def test_more_shots_than_the_pool_has_are_refused_before_a_model_is_loaded(tiny_qwen2, tmp_path):
+    folder = tmp_path / "tokenizer"
+    folder.mkdir()
+    for file in tiny_qwen2.iterdir():
+        if file.suffix != ".safetensors":
+            (folder / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(ConfigError, match=r"arms\.many-shot: 33 shots were asked for, but the pool has 32"):
+        run(suite(shots=[33]), "lines", str(folder), tmp_path / "run")
 
 
 def test_wrong_suites_say_what_is_wrong(tiny_qwen2, tmp_path):
