@@ -1,6 +1,6 @@
-"""A study of learning in context: the same recipe trained from several seeds, and from each model the curves of several suites.
+"""A study of learning in context: models trained from several seeds, and from each its curves.
 
-    OUT/seed0/model/ · OUT/seed0/linear/report.html ... · OUT/linear.png · OUT/table.txt
+    OUT/seed0/MODEL/ · OUT/seed0/CURVES/report.html ... · OUT/CURVES.png · OUT/table.txt
 
 A figure pools the seeds: models, data sets and draws of shots together. Runs that are finished are taken as they are, so a second call
 goes on where the first one stopped.
@@ -28,33 +28,49 @@ APART = 1_000  # seeds of one model's data sets lie below this, so that no two m
 
 
 @config
+class StudyCurves:
+    """What is drawn of one model."""
+
+    model: str
+    """A name under `models`."""
+    suite: Path
+    """A suite of kind icl."""
+
+
+@config
 class Config:
-    """One recipe, several seeds, several suites of curves."""
+    """Recipes, seeds, and the curves of what they train."""
 
     kind: Literal["icl_study"] = "icl_study"
-    recipe: Path
-    """The model's, relative to where the command runs."""
-    suites: dict[str, Path] = Field(min_length=1)
-    """Name -> a suite of kind icl."""
+    models: dict[str, Path] = Field(min_length=1)
+    """Name -> the recipe that trains it, relative to where the command runs."""
+    curves: dict[str, StudyCurves] = Field(min_length=1)
     seeds: tuple[int, ...] = Field(default=(0,), min_length=1)
-    """Each trains a model."""
+    """Each trains every model."""
     overrides: dict[str, Any] = Field(default_factory=dict)
-    """Keys that replace those of the recipe, nested as in it, e.g. {steps: 100} for a quick look."""
+    """Keys that replace those of every recipe, nested as in it, e.g. {steps: 100} for a quick look."""
     quick: dict[str, Any] = Field(default_factory=dict)
     """Keys that replace those of every suite, e.g. {items: 20}."""
+
+    def __post_init__(self) -> None:
+        for name, drawn in self.curves.items():
+            if drawn.model not in self.models:
+                raise ValueError(f"curves.{name}: names model {drawn.model!r}, expected one of models{nearest(drawn.model, self.models)}")
 
 
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Train what is not trained, draw every curve, print the pooled tables; returns the code of the first run that stops."""
-    trainer, recipes = _recipes(cfg)
-    suites = {name: build(icl.Suite, [read_yaml(path), ("study", cfg.quick)]) for name, path in cfg.suites.items()}
+    plans = {seed: {name: _recipe(cfg, path, seed) for name, path in cfg.models.items()} for seed in cfg.seeds}
+    suites = {name: build(icl.Suite, [read_yaml(drawn.suite), ("study", cfg.quick)]) for name, drawn in cfg.curves.items()}
     RunFolder(out, cfg, resume=resume)
-    for seed, recipe in recipes.items():
-        folder = out / f"seed{seed}"
-        if code := trainer.main(recipe, folder / "model", True):
-            return code
+    for seed, plan in plans.items():
+        for name, (trainer, recipe) in plan.items():
+            if code := trainer.main(recipe, out / f"seed{seed}" / name, True):
+                return code
+    for seed in cfg.seeds:
         for name, suite in suites.items():
-            if code := icl.run(suite, name, str(folder / "model" / "model"), folder / name):
+            folder = out / f"seed{seed}"
+            if code := icl.run(suite, name, str(folder / cfg.curves[name].model / "model"), folder / name):
                 return code
     tables = []
     for name, suite in suites.items():
@@ -77,11 +93,11 @@ def pooled(folders: Sequence[Path]) -> Curves:
     return curves_of(rows, costs)
 
 
-def _recipes(cfg: Config) -> tuple[Any, dict[int, Any]]:
-    """The trainer's module, and each seed's resolved recipe."""
-    layer = read_yaml(cfg.recipe)
+def _recipe(cfg: Config, path: Path, seed: int) -> tuple[Any, Any]:
+    """The trainer's module, and the recipe as it is resolved for a seed."""
+    layer = read_yaml(path)
     kind = layer[1].get("kind")
     if kind not in TRAINERS:
-        raise ConfigError(f"{cfg.recipe}: found kind {kind!r}, expected one of {', '.join(TRAINERS)}{nearest(str(kind), TRAINERS)}")
+        raise ConfigError(f"{path}: found kind {kind!r}, expected one of {', '.join(TRAINERS)}{nearest(str(kind), TRAINERS)}")
     module = importlib.import_module(TRAINERS[kind])
-    return module, {seed: build(module.Config, [layer, ("study", merge({"seed": seed}, cfg.overrides))]) for seed in cfg.seeds}
+    return module, build(module.Config, [layer, ("study", merge({"seed": seed}, cfg.overrides))])

@@ -85,6 +85,9 @@ class Config:
             raise ValueError(f"model: heads must share hidden_size in even parts, got {self.model.heads} and {self.model.hidden_size}")
         if self.lengths.longest > self.model.context:
             raise ValueError(f"lengths.longest is {self.lengths.longest}, above model.context = {self.model.context}")
+        for name, family in self.families.items():
+            if family.kind == "parity" and (asked := self.steps * rows_of(self, family, 0, 1)) > family.rows.pool_size:
+                raise ValueError(f"families.{name}: {asked} rows, each read once, but the pool has {family.rows.pool_size}")
         if self.checkpoint_every % LOG_EVERY:
             raise ValueError(
                 f"checkpoint_every must be a multiple of {LOG_EVERY}, the updates in a line of the log, got {self.checkpoint_every}"
@@ -166,13 +169,18 @@ def draw_batch(cfg: Config, tokenizer: "PreTrainedTokenizerBase", step: int) -> 
     longest = cfg.lengths.first_longest * (cfg.lengths.longest / cfg.lengths.first_longest) ** grown
     length = cfg.lengths.shortest * (longest / cfg.lengths.shortest) ** rng.random()
     examples = 1 if family.kind == "parity" else max(2, int(length / each))
-    rows = max(1, cfg.tokens // (examples * each))
+    rows = rows_of(cfg, family, width, examples)
     told = families.worlds(family, width, rows, examples, rng.getrandbits(63), first=rows * (step - 1))
     sequences = [tokens(world, tokenizer.get_vocab()) for world in told]
     longest_row = max(len(ids) for ids, _ in sequences)
     ids = [ids + [tokenizer.pad_token_id] * (longest_row - len(ids)) for ids, _ in sequences]  # on the right: no answer sees it
     labels = [labels + [IGNORED] * (longest_row - len(labels)) for _, labels in sequences]
     return Batch(family=name, ids_BT=torch.tensor(ids), label_BT=torch.tensor(labels))
+
+
+def rows_of(cfg: Config, family: Family, width: int, examples: int) -> int:
+    """How many sequences make an update."""
+    return max(1, cfg.tokens // (examples * families.tokens_per_example(family, width)))
 
 
 def tokens(world: World, vocab: dict[str, int]) -> tuple[list[int], list[int]]:
