@@ -15,7 +15,10 @@ from posttrain.schema import describe
 
 KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config, out, resume) -> exit code`
     "score": "posttrain.rl.score",
+    "think_twice": "posttrain.rl.think_twice",
+    "grpo": "posttrain.rl.grpo",
     "sft": "posttrain.sft.train",
+    "self_training": "posttrain.sft.self_training",
     "study": "posttrain.study",
 }
 VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does)

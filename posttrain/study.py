@@ -5,32 +5,46 @@ Runs that are finished are taken as they are, so a second call goes on where the
 
 import importlib
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, fields
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Literal
 
 from pydantic import Field
 
 from posttrain.complaint import nearest
-from posttrain.config import ConfigError, build, config, merge, read_yaml
+from posttrain.config import ConfigError, build, config, read_yaml
 from posttrain.evaluation import report
 from posttrain.evaluation.entries import Entry, load_entry
 from posttrain.evaluation.metrics import Summary
 from posttrain.evaluation.run import Suite, evaluate_model
 from posttrain.run import RunFolder, write_atomic
 
-TRAINERS = {"score": "posttrain.rl.score", "sft": "posttrain.sft.train"}
+TRAINERS = {
+    "score": "posttrain.rl.score",
+    "think_twice": "posttrain.rl.think_twice",
+    "grpo": "posttrain.rl.grpo",
+    "sft": "posttrain.sft.train",
+    "self_training": "posttrain.sft.self_training",
+}
 
 
 @config
 class StudyRun:
-    """One recipe within a study."""
+    """One recipe within a study, or one more evaluation of an earlier run's model."""
 
-    recipe: Path
-    """Its YAML file, relative to where the command runs."""
+    recipe: Path | None = None
+    """Its YAML file, relative to where the command runs; null trains nothing and evaluates `model` as it is."""
+    changes: dict[str, Any] = Field(default_factory=dict)
+    """Keys that differ from the recipe's, nested as there: an ablation is a recipe and its changes."""
     model: str | None = None
     """Name of the earlier run whose model this one starts from; null keeps the recipe's own."""
     reference: str | None = None
     """Name of the earlier run whose model is the KL reference."""
+    first_attempts: str | None = None
+    """Name of the evaluated run whose first attempts this one starts from: the recipe's `offline`, or those to be revised at evaluation."""
+    suite: Path | None = None
+    """How this run is evaluated, where it is not as the others are."""
     label: str | None = None
     """How tables call it; runs without a label are not evaluated."""
     after: str | None = None
@@ -50,33 +64,46 @@ class Config:
     seeds: tuple[int, ...] = (0,)
     """Each seed runs everything, the base model included."""
     overrides: dict[str, Any] = Field(default_factory=dict)
-    """Keys that replace those of every recipe, nested as in a recipe, e.g. {steps: 20} for a quick look."""
+    """Keys that replace those of every recipe that has them, nested as in a recipe, e.g. {steps: 20} for a quick look."""
     notes: tuple[str, ...] = ()
     """Sentences for the page: what was done, and what it cannot show."""
 
     def __post_init__(self) -> None:
         names: list[str] = []
         for name, run in self.runs.items():
-            for word in (run.model, run.reference, run.after):
+            for word in (run.model, run.reference, run.after, run.first_attempts):
                 if word is not None and word not in names:
                     raise ValueError(f"runs.{name}: names {word!r}, expected an earlier run{nearest(word, names)}")
+            if run.recipe is None and run.model is None:
+                raise ValueError(f"runs.{name}: has neither a recipe nor a model: nothing to train and nothing to evaluate")
             names.append(name)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """One run of one seed, resolved: what trains it (None: nothing), and how its model is evaluated."""
+
+    folder: Path
+    model: Path
+    trainer: ModuleType | None
+    recipe: Any
+    suite: Suite
+    suite_name: str
+    label: str | None
 
 
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Run everything, print the table, write it with OUT/report.html and OUT/figure.png; returns the code of the first run that stops."""
-    suite = build(Suite, [read_yaml(cfg.suite)])
-    plans = {seed: dict(_plan(cfg, out / f"seed{seed}", seed)) for seed in cfg.seeds}  # every recipe is checked before anything runs
+    jobs = {seed: list(_plan(cfg, out / f"seed{seed}", seed)) for seed in cfg.seeds}  # every recipe is checked before anything runs
     RunFolder(out, cfg, resume=resume)
     rows: list[tuple[int, str, Summary]] = []
-    for seed, plan in plans.items():
-        for name, (module, run_cfg) in plan.items():
-            folder = out / f"seed{seed}" / name
-            if code := module.main(run_cfg, folder, True):
+    for seed in cfg.seeds:
+        for job in jobs[seed]:
+            if job.trainer and (code := job.trainer.main(job.recipe, job.folder, True)):
                 return code
-            if label := cfg.runs[name].label:
-                summary = evaluate_model(suite, f"{label}, {cfg.suite.stem}", str(folder / "model"), folder / "eval" / cfg.suite.stem)
-                rows.append((seed, label, summary))
+            if job.label:
+                name = f"{job.label}, {job.suite_name}"
+                rows.append((seed, job.label, evaluate_model(job.suite, name, str(job.model), job.folder / "eval" / job.suite_name)))
     table = _table(rows, several=len(cfg.seeds) > 1)
     print(table)
     write_atomic(out / "table.txt", table + "\n")
@@ -92,7 +119,7 @@ def _entry(cfg: Config, seed_folder: Path, name: str) -> Entry:
     run, names = cfg.runs[name], [name]
     while (before := cfg.runs[names[0]].after) is not None:
         names.insert(0, before)
-    return load_entry(run.label or name, [seed_folder / n for n in names], cfg.suite.stem)
+    return load_entry(run.label or name, [seed_folder / n for n in names], (run.suite or cfg.suite).stem)
 
 
 def _table(rows: Sequence[tuple[int, str, Summary]], several: bool) -> str:
@@ -110,13 +137,51 @@ def _table(rows: Sequence[tuple[int, str, Summary]], several: bool) -> str:
     return "\n".join(lines)
 
 
-def _plan(cfg: Config, out: Path, seed: int) -> Iterator[tuple[str, tuple[Any, Any]]]:
-    """(name, (trainer module, its resolved config)) of each run."""
+def _plan(cfg: Config, out: Path, seed: int) -> Iterator[Job]:
+    """The jobs of one seed in order; raises `ConfigError` on a recipe, suite or override that does not resolve."""
+    known = {field.name for run in cfg.runs.values() if run.recipe for field in fields(_trainer(run.recipe).Config)}
+    for key in cfg.overrides:
+        if key not in known:
+            raise ConfigError(f"overrides.{key}: no recipe of this study has such a key{nearest(key, sorted(known))}")
     for name, run in cfg.runs.items():
-        layer = read_yaml(run.recipe)
-        kind = layer[1].get("kind")
-        if kind not in TRAINERS:
-            raise ConfigError(f"{run.recipe}: found kind {kind!r}, expected one of {', '.join(TRAINERS)}{nearest(str(kind), TRAINERS)}")
-        module = importlib.import_module(TRAINERS[kind])
-        links = {key: str(out / named / "model") for key in ("model", "reference") if (named := getattr(run, key))}
-        yield name, (module, build(module.Config, [layer, ("study", merge({"seed": seed, **links}, cfg.overrides))]))
+        suite_file = run.suite or cfg.suite
+        begun_by = _attempts_of(cfg, out, run.first_attempts) if run.first_attempts else None
+        given = {"first_attempts": begun_by} if begun_by and run.recipe is None else {}
+        yield Job(
+            folder=out / name,
+            model=_model_of(cfg, out, name),
+            trainer=None if run.recipe is None else _trainer(run.recipe),
+            recipe=None if run.recipe is None else _recipe(cfg, out, run, seed, begun_by),
+            suite=build(Suite, [read_yaml(suite_file), ("study", given)]),
+            suite_name=suite_file.stem,
+            label=run.label,
+        )
+
+
+def _recipe(cfg: Config, out: Path, run: StudyRun, seed: int, begun_by: str | None) -> Any:
+    """The run's recipe with its own changes, the study's, and the folders of the runs that it names."""
+    links: dict[str, Any] = {key: str(_model_of(cfg, out, named)) for key in ("model", "reference") if (named := getattr(run, key))}
+    if begun_by:
+        links["offline"] = {"episodes": begun_by}
+    module = _trainer(run.recipe)
+    known = {field.name for field in fields(module.Config)}
+    overrides = {key: value for key, value in cfg.overrides.items() if key in known}
+    layers = [read_yaml(run.recipe), ("study", {"seed": seed}), ("changes", run.changes), ("overrides", overrides), ("study", links)]
+    return build(module.Config, layers)
+
+
+def _model_of(cfg: Config, out: Path, name: str) -> Path:
+    """Where a run's model stands: in its own folder, or in that of the run which it only evaluates."""
+    run = cfg.runs[name]
+    return out / name / "model" if run.recipe else _model_of(cfg, out, run.model)
+
+
+def _attempts_of(cfg: Config, out: Path, name: str) -> str:
+    return str(out / name / "eval" / (cfg.runs[name].suite or cfg.suite).stem / "episodes.jsonl")
+
+
+def _trainer(recipe: Path) -> ModuleType:
+    kind = read_yaml(recipe)[1].get("kind")
+    if kind not in TRAINERS:
+        raise ConfigError(f"{recipe}: found kind {kind!r}, expected one of {', '.join(TRAINERS)}{nearest(str(kind), TRAINERS)}")
+    return importlib.import_module(TRAINERS[kind])

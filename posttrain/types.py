@@ -113,6 +113,8 @@ class Turn:
     text: str
     answer: str | None
     verdict: Verdict
+    given: bool = False
+    """Put before the model, not sampled by it: context for what follows, never trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -14,12 +14,14 @@ from posttrain.config import ConfigError, load
 from posttrain.evaluation.metrics import NothingScored
 from posttrain.prompting.chat import TemplateError
 from posttrain.rl.checkpoint import CheckpointError
-from posttrain.rl.score import Config, TrainingError
+from posttrain.rl.loop import TrainingError
+from posttrain.rl.recipe import Config
 from posttrain.types import DataError, EngineError
 
 ROOT = Path(__file__).parents[1]
 RECIPE = str(ROOT / "recipes" / "score_sums" / "stage2.yaml")
 SUITE = str(ROOT / "evals" / "suites" / "sums_two_attempts.yaml")
+TRAINED = "score, think_twice, grpo, sft, self_training, study"
 TINY = """\
 kind: score
 model: {model}
@@ -123,7 +125,7 @@ def test_recipe_files_may_stand_on_both_sides_of_a_flag_and_merge_in_order(capsy
         (["train", RECIPE, "--task.kind", "maths"], "did you mean 'math'?"),
         (["train", RECIPE, "-x", "1"], "flags: found '-x', expected --key value"),
         (["train", "nowhere.yaml"], "nowhere.yaml: no such recipe file"),
-        (["train", SUITE], "found kind 'eval', expected one that can be trained: score, sft, study; a suite is for `posttrain eval`"),
+        (["train", SUITE], f"found kind 'eval', expected one that can be trained: {TRAINED}; a suite is for `posttrain eval`"),
         (["eval", RECIPE, "--model", "m"], "kind: found 'score', expected 'eval'"),
         (["eval", SUITE], "--model is missing"),
         (["eval", "nowhere.yaml", "--model", "m"], "nowhere.yaml: no such recipe file"),
@@ -143,7 +145,7 @@ def test_a_wrong_call_is_one_line_and_exit_code_2(words, said, capsys):
 def test_a_recipe_without_a_kind_that_can_be_trained_is_refused(text, capsys, tmp_path):
     (tmp_path / "r.yaml").write_text(text)
     line = refusal(capsys, "train", str(tmp_path / "r.yaml"))
-    assert "expected one that can be trained: score, sft, study" in line
+    assert f"expected one that can be trained: {TRAINED}" in line
     assert ("did you mean 'score'?" in line) == ("scroe" in text)
 
 

@@ -290,5 +290,5 @@ def test_keys_that_must_be_given_and_keys_under_names_are_described_as_such():
     assert suite["sampling.max_tokens"][:2] == ["int", "required"]
     assert suite["limit"][:2] == ["int | None", "null"]
     study = {key: rest for key, *rest in describe(StudyConfig)}
-    assert study["runs.NAME.recipe"][:2] == ["Path", "required"]
+    assert study["runs.NAME.recipe"][:2] == ["Path | None", "null"]
     assert study["overrides"][:2] == ["dict[str, Any]", "{}"]

@@ -55,7 +55,7 @@ def test_the_recipes_and_the_suite_that_a_study_names_resolve_as_it_changes_them
     cfg = load(StudyConfig, [path])
     load(Suite, [cfg.suite])
     for seed in cfg.seeds:
-        assert [run for run, _ in _plan(cfg, Path("runs/x"), seed)] == list(cfg.runs)
+        assert [job.folder.name for job in _plan(cfg, Path("runs/x"), seed)] == list(cfg.runs)
 
 
 @pytest.mark.parametrize("folder", sorted({path.parent for path in RECIPES}), ids=name)

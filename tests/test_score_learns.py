@@ -4,9 +4,11 @@ from pathlib import Path
 
 from posttrain.config import build
 from posttrain.evaluation.run import open_chat
+from posttrain.rl.loop import Learner
 from posttrain.rl.policy import load_policy
-from posttrain.rl.problems import draw_problems
-from posttrain.rl.score import Config, Learner, sample, score_step
+from posttrain.rl.recipe import Config
+from posttrain.rl.score import sample, score_step
+from posttrain.rollout.problems import draw_problems
 from posttrain.sampling.engine import open_engine
 from posttrain.tasks import make_task
 from tests.sums_base import TASK

@@ -151,6 +151,22 @@ def flat(summary: Summary, prefix: str = "") -> dict[str, float]:
     return {prefix + key: value for key, value in row.items()}
 
 
+def training_row(episodes: Sequence[Episode], prefix: str) -> dict[str, float]:
+    """What a training run logs of a step's episodes: `flat`, or its part that one attempt has. Raises `NothingScored`."""
+    if len(episodes[0].turns) > 1:
+        return flat(summarise(episodes), prefix)
+    turns = [episode.turns[0] for episode in episodes]
+    scored = [turn for turn in turns if turn.verdict.scored]
+    if not scored:
+        raise NothingScored(f"no accuracy to tell: all {len(turns)} verdicts are unscored; the first says {turns[0].verdict.why!r}")
+    return {
+        f"{prefix}acc_t1": sum(turn.verdict.correct for turn in scored) / len(scored),
+        f"{prefix}clip_t1": sum(turn.completion.finish == "length" for turn in turns) / len(turns),
+        f"{prefix}tokens_t1": sum(len(turn.completion.ids) for turn in turns) / len(turns),
+        f"{prefix}unscored": 1 - len(scored) / len(turns),
+    }
+
+
 def from_row(row: dict[str, Any]) -> Summary:
     """The summary whose `dataclasses.asdict` was written as JSON."""
 

@@ -9,7 +9,6 @@ import argparse
 import dataclasses
 import hashlib
 import json
-import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,13 +22,14 @@ from posttrain.config import ConfigError, config, load
 from posttrain.evaluation.metrics import NothingScored, Summary, breakdown, summarise
 from posttrain.evaluation.stats import Estimate
 from posttrain.prompting.chat import ChatFormat, TemplateError, chat_format, eos_ids_of
-from posttrain.rollout.self_correct import Rollout, self_correct
-from posttrain.rollout.store import read_episodes, to_line
+from posttrain.rollout.log import sample_into
+from posttrain.rollout.self_correct import Rollout, first_attempts
+from posttrain.rollout.store import read_episodes
 from posttrain.run import provenance, write_atomic
 from posttrain.sampling.engine import EngineConfig, HFEngineConfig, open_engine
 from posttrain.schema import describe, plain
 from posttrain.tasks import TaskConfig, make_task
-from posttrain.types import DataError, Engine, Episode, Problem, Sampling, Task
+from posttrain.types import Engine, Problem, Sampling, Task
 
 HELP = """\
 Several suite files merge left to right, and --key.path VALUE flags win over all of them:
@@ -65,6 +65,10 @@ class Suite:
     """Attempts per episode; the second and later ones are asked for by the task's instruction."""
     samples: int = Field(default=1, ge=1)
     """Episodes per problem; intervals and tests still count problems."""
+    method: Literal["revise", "self_refine"] = "revise"
+    """How a later attempt is asked for: by the task's instruction, or after feedback that the model writes itself (arXiv 2303.17651)."""
+    first_attempts: Path | None = None
+    """Episodes whose first attempts stand in place of the model's own, so that models revise the same ones; null for the model's own."""
     sampling: EvalSampling
     engine: EngineConfig = HFEngineConfig()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -82,25 +86,34 @@ def evaluate(
     `model` must identify the weights (`identity` does), as an evaluation of other weights is never gone on with: that, or another suite,
     raises `ConfigError`. Raises `NothingScored` where the grader failed everywhere.
     """
+    how = rollout_of(suite, problems)
     _claim(out, {"model": model, **plain(suite)})
-    file = out / "episodes.jsonl"
-    episodes = _taken_up(file, suite, problems)
-    sampling = Sampling(max_tokens=suite.sampling.max_tokens, temperature=suite.sampling.temperature)
-    how = Rollout(sampling=sampling, attempts=suite.attempts, samples=suite.samples, seed=suite.seed)
-    start = len(episodes) // suite.samples
-    with open(file, "a") as log, tqdm(total=len(problems), initial=start, desc=name, unit="problem", dynamic_ncols=True) as bar:
-        for first in range(start, len(problems), suite.chunk):
-            made = self_correct(problems[first : first + suite.chunk], task, engine, chat, how)
-            log.write("".join(map(to_line, made)))
-            log.flush()
-            os.fsync(log.fileno())
-            episodes += made
-            bar.update(len(made) // suite.samples)
+    episodes = sample_into(out / "episodes.jsonl", problems, task, engine, chat, how, chunk=suite.chunk, name=name)
     summary = summarise(episodes)
     groups = {f"by_{by}": _as_rows(breakdown(episodes, by)) for by in ("level", "subject")}
     row = {"model": model, "suite": name, "summary": dataclasses.asdict(summary), **groups}
     write_atomic(out / "summary.json", json.dumps(row, indent=1) + "\n")
     return summary
+
+
+def rollout_of(suite: Suite, problems: Sequence[Problem]) -> Rollout:
+    """How the suite samples; raises `ConfigError` where a problem lacks the first attempt that it is to be given."""
+    given = first_attempts(read_episodes(suite.first_attempts)) if suite.first_attempts else {}
+    lacking = [problem.id for problem in problems if problem.id not in given] if suite.first_attempts else []
+    if lacking:
+        raise ConfigError(
+            f"first_attempts: {suite.first_attempts} has none for {len(lacking)} of {len(problems)} problems, e.g. {lacking[0]}; "
+            "make it with posttrain eval on the same task and split"
+        )
+    return Rollout(
+        sampling=Sampling(max_tokens=suite.sampling.max_tokens, temperature=suite.sampling.temperature),
+        attempts=suite.attempts,
+        samples=suite.samples,
+        given=given,
+        given_share=1.0 if given else 0.0,
+        self_refine=suite.method == "self_refine",
+        seed=suite.seed,
+    )
 
 
 def identity(model: str) -> str:
@@ -233,22 +246,6 @@ def _claim(out: Path, record: dict[str, Any]) -> None:
         write_atomic(recorded, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
     except OSError as error:
         raise ConfigError(f"{out}: cannot write the results: {error.strerror}") from None
-
-
-def _taken_up(file: Path, suite: Suite, problems: Sequence[Problem]) -> list[Episode]:
-    """The episodes of the whole chunks in `file`; what a kill left behind them is cut off, and so made again in the same batches."""
-    if not file.exists():
-        return []
-    with open(file, "rb") as log:
-        sizes = [len(line) for line in log if line.endswith(b"\n")]
-    expected = [(problem.id, sample) for problem in problems for sample in range(suite.samples)]
-    per_chunk = suite.chunk * suite.samples
-    keep = len(sizes) if len(sizes) == len(expected) else len(sizes) // per_chunk * per_chunk
-    os.truncate(file, sum(sizes[:keep]))
-    episodes = list(read_episodes(file))
-    if [(episode.problem.id, episode.sample) for episode in episodes] != expected[:keep]:
-        raise DataError(f"{file}: holds episodes of other problems than the suite's; remove it or name another --out")
-    return episodes
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:

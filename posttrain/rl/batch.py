@@ -5,7 +5,7 @@ episode. Which token belongs to which attempt is a map of its own, never guessed
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,8 +15,9 @@ from posttrain.types import Episode
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
-    """`ids` [B, T] right-padded; `turn` [B, T]: k for a token sampled in attempt k (from 1), 0 for prompts, instructions, padding;
-    `length` [B]; `sampler_logp` [B, T]: log-probability under the distribution it was drawn from, 0 where turn is 0."""
+    """`ids` [B, T] right-padded; `turn` [B, T]: k for a token sampled in attempt k (from 1), 0 for everything else: prompts, instructions,
+    given attempts, padding; `length` [B]; `sampler_logp` [B, T]: log-probability under the distribution it was drawn from, 0 where turn is.
+    """
 
     ids: Tensor
     turn: Tensor
@@ -67,11 +68,13 @@ def _row(episode: Episode) -> tuple[list[int], list[int], list[float]]:
             raise ValueError(f"{episode.problem.id}: the prompt of attempt {k} does not extend the tokens before it")
         context = turn.prompt_ids[len(ids) :]
         sampled = turn.completion
+        if turn.given:
+            sampled = replace(sampled, logprobs=(0.0,) * len(sampled.ids))
         if len(sampled.logprobs) != len(sampled.ids):
             raise ValueError(
                 f"{episode.problem.id}: attempt {k} has {len(sampled.ids)} tokens but {len(sampled.logprobs)} log-probabilities"
             )
         ids += [*context, *sampled.ids]
-        turns += [0] * len(context) + [k] * len(sampled.ids)
+        turns += [0] * len(context) + [0 if turn.given else k] * len(sampled.ids)
         logps += [0.0] * len(context) + list(sampled.logprobs)
     return ids, turns, logps

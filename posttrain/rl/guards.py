@@ -39,7 +39,7 @@ def alarms(history: Sequence[dict[str, Any]], cfg: GuardConfig) -> dict[str, str
     before, now = mean(first, "train/acc_t1"), mean(last, "train/acc_t1")
     if now < before - cfg.first_drop:
         found["sabotage"] = f"attempt 1 fell from {before:.1%} to {now:.1%}: is it paid to fail? raise kl.coef[0], check weight and bonus"
-    change = mean(last, "train/answer_change")
+    change = mean(last, "train/answer_change") if len(attempts) > 1 else 1.0
     if change < cfg.answer_change:
         found["copying"] = f"only {change:.1%} of second attempts change the answer: self-correction has collapsed into copying"
     for k in attempts:

@@ -1,11 +1,18 @@
 """Attempt, then attempt again: y1 ~ pi(.|x), y2 ~ pi(.|x, y1, p), ..., each graded (arXiv 2409.12917, sec. 3)."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import random
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import TypeAlias
 
+from posttrain.prompting import revise
 from posttrain.prompting.chat import ChatFormat
 from posttrain.run import seed_for
-from posttrain.types import Completion, Engine, Episode, Problem, Sampling, Task, TokenIds, Turn
+from posttrain.types import Completion, DataError, Engine, Episode, Problem, Sampling, Task, TokenIds, Turn
+
+FirstAttempts: TypeAlias = Mapping[str, Sequence[str]]
+"""Problem id -> texts of earlier attempts at it, of this model or another."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -17,6 +24,12 @@ class Rollout:
     samples: int = 1
     shared_first: bool = False
     """One first attempt per problem for all its samples, instead of one each. Then the bonus of Stage II cancels (`rl/reward.py`)."""
+    given: FirstAttempts = field(default_factory=lambda: MappingProxyType({}))
+    """First attempts to put before the model instead of its own; see `given_share`."""
+    given_share: float = 0.0
+    """The chance that an episode starts from a given first attempt; 1 needs one for every problem."""
+    self_refine: bool = False
+    """Ask for feedback on each attempt before the next one (Self-Refine, arXiv 2303.17651); the feedback is part of the next prompt."""
     seed: int = 0
     step: int = 0
 
@@ -32,26 +45,72 @@ def self_correct(problems: Sequence[Problem], task: Task, engine: Engine, chat: 
     prompts: list[TokenIds] = [first_prompts[i // how.samples] for i in range(len(rows))]
     turns: list[list[Turn]] = [[] for _ in rows]
     for attempt in range(how.attempts):
-        completions = _sample(engine, prompts, rows, attempt, how)
+        given = {} if attempt else {i: _completed(text, chat) for i, row in enumerate(rows) if (text := _given(*row, how)) is not None}
+        completions = _sample(engine, prompts, rows, attempt, how, given)
         texts = [chat.text(completion.ids) for completion in completions]
         verdicts = task.grade([(problem, text) for (problem, _), text in zip(rows, texts)])
         for i, (completion, text, verdict) in enumerate(zip(completions, texts, verdicts, strict=True)):
-            turn = Turn(prompt_ids=prompts[i], completion=completion, text=text, answer=task.answer(text), verdict=verdict)
-            turns[i].append(turn)
+            found = Turn(
+                prompt_ids=prompts[i], completion=completion, text=text, answer=task.answer(text), verdict=verdict, given=i in given
+            )
+            turns[i].append(found)
         if attempt + 1 < how.attempts:
-            prompts = [chat.revise(prompt, completion.ids, task.revise) for prompt, completion in zip(prompts, completions)]
+            seeds = [seed_for(how.seed, how.step, problem.id, sample, attempt, "feedback") for problem, sample in rows]
+            prompts = _next_prompts(engine, chat, task, list(zip(prompts, completions)), seeds, how)
     return [
         Episode(problem=problem, turns=tuple(turns[i]), sample=sample, policy_step=how.step) for i, (problem, sample) in enumerate(rows)
     ]
 
 
+def _next_prompts(
+    engine: Engine, chat: ChatFormat, task: Task, made: Sequence[tuple[TokenIds, Completion]], seeds: Sequence[int], how: Rollout
+) -> list[TokenIds]:
+    """What comes after each (prompt, attempt): the instruction to revise, or feedback of the model's own and the instruction to use it."""
+    if not how.self_refine:
+        return [chat.revise(prompt, attempt.ids, task.revise) for prompt, attempt in made]
+    asked = [chat.revise(prompt, attempt.ids, revise.FEEDBACK) for prompt, attempt in made]
+    feedback = engine.generate(asked, how.sampling, seeds)
+    return [chat.revise(prompt, said.ids, revise.REFINE) for prompt, said in zip(asked, feedback)]
+
+
+def first_attempts(episodes: Iterable[Episode]) -> dict[str, list[str]]:
+    """The first attempts of stored episodes, by problem, each text once."""
+    found: dict[str, dict[str, None]] = {}
+    for episode in episodes:
+        found.setdefault(episode.problem.id, {})[episode.turns[0].text] = None
+    return {problem: list(texts) for problem, texts in found.items()}
+
+
+def _given(problem: Problem, sample: int, how: Rollout) -> str | None:
+    """The first attempt that this episode starts from, None where the model makes its own; a seeded draw."""
+    if not how.given_share:
+        return None
+    draw = random.Random(seed_for(how.seed, how.step, problem.id, sample, "given"))
+    texts = how.given.get(problem.id, ())
+    if how.given_share >= 1 and not texts:
+        raise DataError(f"{problem.id}: no first attempt is given for it, and every episode is to start from a given one")
+    return draw.choice(texts) if texts and draw.random() < how.given_share else None
+
+
+def _completed(text: str, chat: ChatFormat) -> Completion:
+    return Completion(ids=(*chat.encode(text), chat.eos_ids[0]), logprobs=(), finish="stop")
+
+
 def _sample(
-    engine: Engine, prompts: Sequence[TokenIds], rows: Sequence[tuple[Problem, int]], attempt: int, how: Rollout
+    engine: Engine,
+    prompts: Sequence[TokenIds],
+    rows: Sequence[tuple[Problem, int]],
+    attempt: int,
+    how: Rollout,
+    given: Mapping[int, Completion],
 ) -> list[Completion]:
-    """One completion per row; under `shared_first`, a problem's first rows are one draw."""
+    """One completion per row, drawn where none is `given`; under `shared_first`, a problem's first rows are one draw."""
     shared = how.shared_first and attempt == 0
     seeds = [seed_for(how.seed, how.step, problem.id, 0 if shared else sample, attempt) for problem, sample in rows]
-    if not shared:
-        return engine.generate(prompts, how.sampling, seeds)
-    drawn = engine.generate(prompts[:: how.samples], how.sampling, seeds[:: how.samples])
-    return [completion for completion in drawn for _ in range(how.samples)]
+    if shared:
+        drawn = engine.generate(prompts[:: how.samples], how.sampling, seeds[:: how.samples])
+        return [completion for completion in drawn for _ in range(how.samples)]
+    own = [i for i in range(len(rows)) if i not in given]
+    drawn = engine.generate([prompts[i] for i in own], how.sampling, [seeds[i] for i in own]) if own else []
+    made = {**given, **dict(zip(own, drawn, strict=True))}
+    return [made[i] for i in range(len(rows))]

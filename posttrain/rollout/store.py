@@ -49,6 +49,6 @@ def from_row(row: dict[str, Any]) -> Episode:
         before = (*turns[-1].prompt_ids, *turns[-1].completion.ids) if turns else ()
         verdict = Verdict(**turn["verdict"])
         prompt = (*before, *turn["prompt_ids"])
-        turns.append(Turn(prompt_ids=prompt, completion=completion, text=turn["text"], answer=turn["answer"], verdict=verdict))
+        turns.append(Turn(**{**turn, "prompt_ids": prompt, "completion": completion, "verdict": verdict}))
     problem = Problem(**{**row["problem"], "reference": answer})
     return Episode(problem=problem, turns=tuple(turns), sample=row["sample"], policy_step=row["policy_step"])

@@ -8,23 +8,22 @@ import itertools
 import random
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveInt
 from tqdm import tqdm
 
-from posttrain.config import ConfigError, config
+from posttrain.config import config
 from posttrain.prompting.chat import ChatFormat, chat_format, eos_ids_of
 from posttrain.run import RunFolder, seed_for
+from posttrain.sft.fit import IGNORED, FitConfig, fit, load_model, save
 from posttrain.sft.tokenizer import sums_tokenizer
 from posttrain.tasks import sums
 from posttrain.tasks.sums import Demonstration, Slips, SumsTask
 from posttrain.types import Task
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
-
-IGNORED = -100  # the label of a token that carries no loss
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 @config
@@ -79,8 +78,15 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     chat = chat_format(tokenizer, eos_ids_of(tokenizer))
     made = sequences(itertools.islice(demos, cfg.demonstrations), chat, sums.make(cfg.task))
     rows = list(tqdm(made, total=cfg.demonstrations, desc=f"{folder.path.name}: demonstrations", dynamic_ncols=True))
-    _fit(model, tokenizer, rows, cfg, folder)
-    _save(model, tokenizer, out / "model")
+    fit(
+        model,
+        tokenizer,
+        rows,
+        FitConfig(steps=cfg.steps, batch=cfg.batch, lr=cfg.lr, warmup_steps=cfg.warmup_steps),
+        seed=cfg.seed,
+        folder=folder,
+    )
+    save(model, tokenizer, out / "model")
     return 0
 
 
@@ -100,14 +106,10 @@ def sequences(pool: Iterable[Demonstration], chat: ChatFormat, task: Task) -> It
 
 def _open(cfg: Config) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, Qwen2Config, Qwen2ForCausalLM
+    from transformers import Qwen2Config, Qwen2ForCausalLM
 
     if isinstance(cfg.model, LoadedModel):
-        try:
-            tokenizer = AutoTokenizer.from_pretrained(cfg.model.name)
-            return AutoModelForCausalLM.from_pretrained(cfg.model.name, dtype=torch.float32), tokenizer
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"model.name: cannot load {cfg.model.name!r}: {str(error).splitlines()[0]}") from None
+        return load_model(cfg.model.name)
     tokenizer = sums_tokenizer(cfg.task)
     torch.manual_seed(seed_for(cfg.seed, "weights"))
     shape = Qwen2Config(
@@ -125,62 +127,3 @@ def _open(cfg: Config) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         bos_token_id=None,
     )
     return Qwen2ForCausalLM(shape), tokenizer
-
-
-def _fit(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", rows: list[dict[str, list[int]]], cfg: Config, folder: RunFolder):
-    from datasets import Dataset
-    from transformers import PrinterCallback
-    from trl import SFTConfig, SFTTrainer
-
-    settings = SFTConfig(
-        output_dir=str(folder.path / "trainer"),
-        max_steps=cfg.steps,
-        per_device_train_batch_size=cfg.batch,
-        learning_rate=cfg.lr,
-        warmup_steps=cfg.warmup_steps,
-        lr_scheduler_type="cosine",
-        adam_beta2=0.98,
-        weight_decay=0.01,
-        seed=cfg.seed,
-        bf16=False,
-        gradient_checkpointing=False,
-        dataset_kwargs={"skip_prepare_dataset": True},
-        logging_steps=50,
-        save_strategy="no",
-        report_to=[],
-        disable_tqdm=True,
-        dataloader_pin_memory=False,
-    )
-    bar = _progress(cfg.steps, folder)
-    trainer = SFTTrainer(model=model, args=settings, train_dataset=Dataset.from_list(rows), processing_class=tokenizer, callbacks=[bar])
-    trainer.remove_callback(PrinterCallback)
-    trainer.train()
-
-
-def _progress(steps: int, folder: RunFolder) -> "TrainerCallback":
-    """A bar with the time left, and the loss in metrics.jsonl, in place of the trainer's own printing."""
-    from transformers import TrainerCallback
-
-    class Progress(TrainerCallback):
-        bar = tqdm(total=steps, desc=folder.path.name, unit="step", dynamic_ncols=True)
-
-        def on_step_end(self, *_: Any, **__: Any) -> None:
-            self.bar.update()
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
-            if "loss" in logs:
-                folder.log(state.global_step, {"train/loss": logs["loss"]})
-                self.bar.set_postfix_str(f"loss {logs['loss']:.3f}")
-
-        def on_train_end(self, *_: Any, **__: Any) -> None:
-            self.bar.close()
-
-    return Progress()
-
-
-def _save(model: "PreTrainedModel", tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
-    """Written beside its place, then renamed: a killed run leaves no half model to be taken for a finished one."""
-    temporary = folder.with_name(".model.tmp")
-    model.save_pretrained(temporary)
-    tokenizer.save_pretrained(temporary)
-    temporary.rename(folder)

@@ -283,3 +283,19 @@ def test_a_killed_evaluation_ends_with_the_same_bytes(tiny_qwen2, tmp_path):
     subprocess.run([*words, str(log.parent)], cwd=ROOT, check=True, capture_output=True)
     for name in ("episodes.jsonl", "summary.json"):
         assert (log.parent / name).read_bytes() == (tmp_path / "whole" / name).read_bytes()
+
+
+def test_two_models_can_revise_the_same_first_attempts(session, whole, tmp_path):
+    fixed = suite_of(first_attempts=whole / "episodes.jsonl", seed=3)
+    session.evaluate(tmp_path / "out", suite=fixed)
+    before = {(e.problem.id, e.turns[0].text) for e in read_episodes(whole / "episodes.jsonl")}
+    episodes = list(read_episodes(tmp_path / "out" / "episodes.jsonl"))
+    assert {(e.problem.id, e.turns[0].text) for e in episodes} <= before
+    assert {tuple(turn.given for turn in e.turns) for e in episodes} == {(True, False)}
+
+
+def test_first_attempts_that_are_missing_are_counted_before_anything_is_sampled(session, whole, tmp_path):
+    fixed = suite_of(task=SumsTask(test_size=25), first_attempts=whole / "episodes.jsonl")
+    with pytest.raises(ConfigError, match=r"has none for 2 of 25 problems"):
+        session.evaluate(tmp_path / "out", suite=fixed, problems=make_task(fixed.task).load("test"))
+    assert not (tmp_path / "out").exists()

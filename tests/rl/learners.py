@@ -1,13 +1,17 @@
 """A task that a random model is right at half of the time, and a learner for it: the whole step, with nothing to wait for."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from posttrain.config import build
 from posttrain.evaluation.run import open_chat
+from posttrain.rl.loop import Learner, Run, run_steps
 from posttrain.rl.policy import load_policy
-from posttrain.rl.score import Config, Learner
+from posttrain.rl.recipe import Config
+from posttrain.rl.score import score_step, validate
+from posttrain.run import RunFolder
 from posttrain.sampling.engine import open_engine
 from posttrain.types import Engine, FinalAnswer, Message, Problem, Task, Verdict
 
@@ -51,6 +55,11 @@ def open_learner(cfg: Config, task: Task | None = None, engine: Engine | None = 
     policy = load_policy(cfg.model, cfg.reference, cfg.policy, cfg.optim, cfg.sampling.temperature, cfg.seed)
     engine = engine or open_engine(cfg.engine, cfg.model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype="auto", model=policy.model)
     return Learner(policy=policy, engine=engine, task=task or even_task(), chat=chat, cfg=cfg)
+
+
+def train(learner: Learner, problems: Sequence[Problem], held_out: Sequence[Problem], folder: RunFolder, start: int) -> int:
+    run = Run(learner=learner, folder=folder, problems=problems, held_out=held_out, start=start)
+    return run_steps(run, partial(score_step, learner), partial(validate, learner))
 
 
 def measured(row: dict[str, Any]) -> dict[str, Any]:

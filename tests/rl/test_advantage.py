@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from posttrain.rl.advantage import informative_rows, leave_one_out, leave_one_out_by_outcome, zero_variance_share
+from posttrain.rl.advantage import informative_rows, leave_one_out, leave_one_out_by_outcome, standardise, zero_variance_share
 
 
 def slow_leave_one_out(rewards: list[list[float]], group: int, scored: list[bool]) -> list[list[float]]:
@@ -64,3 +64,27 @@ def test_a_sample_alone_with_its_outcome_or_unscored_falls_back_or_moves_nothing
     assert alone.tolist() == [0.5, -1, 1]
     unscored = leave_one_out_by_outcome(reward_BK, reward_BK, 3, torch.tensor([True, True, False]))[:, 1]
     assert unscored.tolist() == [1, -1, 0]
+
+
+def test_an_attempt_that_does_not_count_leaves_the_other_attempt_of_its_row_alone():
+    reward_BK = torch.tensor([[1.0, 1.0], [0.0, 0.0], [1.0, 0.0]])
+    counts_BK = torch.tensor([[False, True], [True, True], [True, True]])
+    assert leave_one_out(reward_BK, 3, counts_BK).tolist() == [[0, 1], [-1, -0.5], [1, -0.5]]
+    by_outcome_BK = leave_one_out_by_outcome(reward_BK, reward_BK, 3, counts_BK)
+    assert by_outcome_BK.tolist() == [[0, 1], [-1, -0.5], [1, -1]]  # rows 0 and 2 follow a right attempt, row 1 is alone
+
+
+def test_standardised_advantages_are_those_of_grpo_up_to_the_leave_one_out_factor():
+    group, reward_BK = 4, torch.randn(8, 2, generator=torch.Generator().manual_seed(0))
+    counts = torch.ones(8, dtype=torch.bool)
+    grouped = reward_BK.view(2, group, 2)
+    grpo_BK = ((grouped - grouped.mean(1, keepdim=True)) / (grouped.std(1, keepdim=True) + 1e-4)).view(8, 2)
+    found_BK = standardise(leave_one_out(reward_BK, group, counts), reward_BK, group, counts)
+    torch.testing.assert_close(found_BK * (group - 1) / group, grpo_BK)
+
+
+def test_standardising_undoes_the_bonus_where_first_attempts_are_shared():
+    counts = torch.ones(4, dtype=torch.bool)
+    second_BK = torch.tensor([[0.0, 1.0], [0.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    plain, paid = (standardise(leave_one_out(r, 4, counts), r, 4, counts) for r in (second_BK, second_BK * torch.tensor([1.0, 11.0])))
+    torch.testing.assert_close(plain, paid, rtol=1e-3, atol=0)

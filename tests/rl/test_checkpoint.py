@@ -11,10 +11,10 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from posttrain.rl import checkpoint
 from posttrain.rl.checkpoint import CheckpointConfig, CheckpointError
+from posttrain.rl.loop import TrainingError
 from posttrain.rl.policy import LoraConfig, OptimConfig, Policy, PolicyConfig, load_policy
-from posttrain.rl.score import TrainingError, train
 from posttrain.run import RunFolder
-from tests.rl.learners import PROBLEMS, config_for, open_learner
+from tests.rl.learners import PROBLEMS, config_for, open_learner, train
 
 KEEP_2 = CheckpointConfig(keep=2)
 

@@ -1,14 +1,19 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 
-from posttrain.rl import checkpoint
-from posttrain.rl.score import Learner, TrainingError, sample, score_step, train, validate
+from posttrain.config import ConfigError
+from posttrain.rl import checkpoint, score
+from posttrain.rl.loop import Learner, TrainingError
+from posttrain.rl.score import sample, score_step, validate
+from posttrain.rollout.store import write_episodes
 from posttrain.run import RunFolder
 from posttrain.sampling.scripted import ScriptedEngine
 from posttrain.types import EngineError, Problem, Verdict
-from tests.rl.learners import PROBLEMS, config_for, even_length, even_task, measured, open_learner
+from tests.rl.episodes import episode
+from tests.rl.learners import PROBLEMS, config_for, even_length, even_task, measured, open_learner, train
 
 STAGES = {
     "stage one": {"weight": [0, 1], "kl": {"coef": [0.5, 0.01]}},
@@ -175,3 +180,63 @@ def test_an_engine_that_dies_is_told_with_the_step_and_its_own_words(tiny_qwen2,
 def test_numbers_that_cannot_work_are_refused_before_anything_is_loaded(changes, told, tmp_path):
     with pytest.raises(ValueError, match=told):
         config_for(tmp_path, **changes)
+
+
+def stored(tmp_path, problems) -> str:
+    """A file of episodes that begin with a text of even length, as an evaluation would have written it."""
+    file = tmp_path / "episodes.jsonl"
+    write_episodes(file, [episode([([65, 66], True), ([65], False)], problem=problem.id) for problem in problems])
+    return str(file)
+
+
+def test_no_gradient_and_no_kl_is_taken_on_given_first_attempts(tiny_qwen2, tmp_path):
+    given = {problem.id: ["xx"] for problem in PROBLEMS}
+    offline = {"episodes": stored(tmp_path, PROBLEMS), "share": 1.0}
+    paid, unpaid = (config_for(tiny_qwen2, weight=weight, offline=offline) for weight in ([1, 1], [0, 1]))
+    first, figures = moved(replace(open_learner(paid), given=given, given_share=1.0))
+    second, _ = moved(replace(open_learner(unpaid), given=given, given_share=1.0))
+    assert torch.equal(first, second)  # what attempt 1 is worth is nobody's business
+    assert first.norm() > 1e-3
+    assert (figures[0]["train/kl_t1"], figures[0]["train/gap_t1"]) == (0, 0)
+    assert figures[0]["train/acc_t1"] == 1.0  # all are given
+    assert figures[0]["train/samples"] == 16
+
+
+def test_offline_first_attempts_that_are_of_other_problems_are_refused(tiny_qwen2, tmp_path):
+    cfg = config_for(tiny_qwen2, offline={"episodes": stored(tmp_path, PROBLEMS), "share": 0.5})
+    with pytest.raises(ConfigError, match=r"has no first attempt for 20000 of the 20000 training problems"):
+        score.main(cfg, tmp_path / "run", resume=False)
+
+
+def test_one_attempt_alone_can_be_trained(tiny_qwen2, tmp_path):
+    cfg = config_for(tiny_qwen2, weight=[1], kl={"coef": [0.1]}, validation={"every": 4}, steps=4)
+    folder = RunFolder(tmp_path / "run", cfg)
+    assert train(open_learner(cfg), PROBLEMS[:4], PROBLEMS[4:], folder, start=0) == 0
+    rows = list(folder.metrics())
+    assert [row["step"] for row in rows] == [0, 1, 2, 3, 4]
+    assert {"val/acc_t1", "train/kl_t1"} <= rows[-1].keys()
+    assert rows[-1]["train/samples"] == 16
+
+
+def test_an_adaptive_coefficient_follows_the_kl_and_enters_the_loss(tiny_qwen2, tmp_path):
+    cfg = config_for(tiny_qwen2, kl={"coef": [0.1, 0.1], "target": [1e-9, None]}, steps=4)
+    folder = RunFolder(tmp_path / "run", cfg)
+    train(open_learner(cfg), PROBLEMS, [], folder, start=0)
+    told = [row["train/kl_coef_t1"] for row in folder.metrics()]
+    assert told[0] == pytest.approx(0.1)
+    assert told[1] != told[0]
+    assert len({row["train/kl_coef_t2"] for row in folder.metrics()}) == 1
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"weight": [1], "kl": {"coef": [0.1]}, "bonus": 10}, "bonus and gamma to 0 and offline to null"),
+        ({"kl": {"coef": [0.1, 0.1], "target": [1.0]}}, "kl.target has 1 entries for 2 attempts"),
+        ({"gamma": 1.5}, "gamma"),
+        ({"offline": {"episodes": "x", "share": 0}}, "share"),
+    ],
+)
+def test_settings_that_contradict_each_other_are_refused(changes, complaint, tiny_qwen2):
+    with pytest.raises(ConfigError, match=complaint):
+        config_for(tiny_qwen2, **changes)

@@ -6,12 +6,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
+from posttrain.prompting import revise
 from posttrain.prompting.chat import chat_format, eos_ids_of
-from posttrain.rollout.self_correct import Rollout, self_correct
+from posttrain.rollout.self_correct import Rollout, first_attempts, self_correct
 from posttrain.sampling.hf import HFEngine
 from posttrain.sampling.scripted import ScriptedEngine
 from posttrain.tasks.sums import SumsTask, make
-from posttrain.types import Sampling
+from posttrain.types import DataError, Sampling
 
 TASK = make(SumsTask(train_size=4))
 PROBLEMS = TASK.load("train")
@@ -164,3 +165,47 @@ def test_greedy_attempts_do_not_depend_on_seeds(chat, model):
     first, second = (self_correct(PROBLEMS[:2], TASK, HFEngine(model, chat.eos_ids), chat, replace(how, seed=seed)) for seed in (1, 2))
     assert ids(first) == ids(second)
     assert ids(first)[0] == ids(first)[1]
+
+
+GIVEN = {problem.id: [f"given {problem.id}", "\\boxed{ 1 + 2 + 3 }"] for problem in PROBLEMS}
+
+
+def test_given_first_attempts_are_not_sampled_but_graded_marked_and_shown_to_the_second(chat):
+    episodes, engine = rolled(chat, given=GIVEN, given_share=1.0)
+    assert [len(prompts) for prompts, _ in engine.calls] == [12]  # second attempts only
+    for episode in episodes:
+        first, second = episode.turns
+        assert first.text in GIVEN[episode.problem.id]
+        assert (first.given, second.given) == (True, False)
+        assert second.prompt_ids[: len(first.prompt_ids) + len(first.completion.ids)] == (*first.prompt_ids, *first.completion.ids)
+        assert first.verdict == TASK.grade([(episode.problem, first.text)])[0]
+
+
+def test_a_share_of_given_first_attempts_leaves_the_other_episodes_as_they_were(chat):
+    plain, _ = rolled(chat)
+    mixed, engine = rolled(chat, given=GIVEN, given_share=0.5)
+    own = [i for i, episode in enumerate(mixed) if not episode.turns[0].given]
+    assert 0 < len(own) < 12
+    assert [mixed[i] for i in own] == [plain[i] for i in own]
+    assert len(engine.calls[0][0]) == len(own)
+
+
+def test_where_every_episode_needs_a_given_attempt_a_problem_without_one_is_named(chat):
+    with pytest.raises(DataError, match=f"{PROBLEMS[3].id}: no first attempt is given"):
+        rolled(chat, given={key: GIVEN[key] for key in list(GIVEN)[:3]}, given_share=1.0)
+
+
+def test_first_attempts_of_stored_episodes_are_taken_once_each(chat):
+    episodes, _ = rolled(chat, lambda prompt, seed: "always this")
+    assert first_attempts(episodes) == {problem.id: ["always this"] for problem in PROBLEMS}
+
+
+def test_self_refine_asks_for_feedback_first_and_shows_it_to_the_next_attempt(chat):
+    episodes, engine = rolled(chat, self_refine=True)
+    assert [len(prompts) for prompts, _ in engine.calls] == [12, 12, 12]  # attempt, feedback, attempt
+    _, (feedback_prompts, feedback_seeds), (second_prompts, _) = engine.calls
+    for i, episode in enumerate(episodes):
+        first, second = episode.turns
+        feedback = chat.encode(f"seed {feedback_seeds[i] % 1000}")
+        assert feedback_prompts[i] == chat.revise(first.prompt_ids, first.completion.ids, revise.FEEDBACK)
+        assert second.prompt_ids == second_prompts[i] == chat.revise(feedback_prompts[i], (*feedback, chat.eos_ids[0]), revise.REFINE)

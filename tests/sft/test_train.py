@@ -155,6 +155,6 @@ def test_a_loaded_model_is_trained_further(finished, tmp_path):
 
 def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path):
     cfg = config_with(model={"kind": "loaded", "name": str(tmp_path / "none")})
-    with pytest.raises(ConfigError, match=r"model.name: cannot load") as caught:
+    with pytest.raises(ConfigError, match=r"model: cannot load") as caught:
         main(cfg, tmp_path / "run", resume=False)
     assert "\n" not in str(caught.value)

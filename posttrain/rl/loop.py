@@ -1,0 +1,133 @@
+"""The steps of a run one after the other: logged, saved, watched, and stopped cleanly. What a step does is the caller's.
+
+The same start gives the same bits, whatever interrupted the run in between.
+"""
+
+import contextlib
+import signal
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from types import FrameType, MappingProxyType
+from typing import Any, ClassVar, TypeAlias
+
+import torch
+from tqdm import tqdm
+
+from posttrain.evaluation.metrics import NothingScored
+from posttrain.prompting.chat import ChatFormat
+from posttrain.rl import checkpoint
+from posttrain.rl.guards import alarms
+from posttrain.rl.policy import Policy
+from posttrain.rl.recipe import Config
+from posttrain.rollout.problems import draw_problems
+from posttrain.rollout.self_correct import FirstAttempts
+from posttrain.rollout.store import write_episodes
+from posttrain.run import RunFolder
+from posttrain.types import Engine, EngineError, Episode, Problem, Task
+
+INTERRUPTED = 143  # the exit code of a run that SIGTERM stopped after a checkpoint
+Figures: TypeAlias = dict[str, float]
+History: TypeAlias = Sequence[dict[str, Any]]
+Step: TypeAlias = Callable[[Sequence[Problem], int, History], tuple[list[Episode], Figures]]
+"""(problems, step from 1, metrics of the steps before) -> the episodes of the step and its figures."""
+Look: TypeAlias = Callable[[Sequence[Problem]], Figures]
+
+
+class TrainingError(RuntimeError):
+    """Training cannot go on; the message names step and cause, and the last checkpoint is intact."""
+
+    exit_code: ClassVar[int] = 1
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Learner:
+    """Everything that a step needs besides its problems."""
+
+    policy: Policy
+    engine: Engine
+    task: Task
+    chat: ChatFormat
+    cfg: Config
+    given: FirstAttempts = field(default_factory=lambda: MappingProxyType({}))
+    """First attempts to start training episodes from, in place of the policy's own, and the chance of each episode to do so."""
+    given_share: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """An opened run: what learns, on what, where it is written, and how many steps are done."""
+
+    learner: Learner
+    folder: RunFolder
+    problems: Sequence[Problem]
+    held_out: Sequence[Problem]
+    start: int = 0
+
+
+def run_steps(run: Run, step: Step, look: Look) -> int:
+    """Steps `run.start + 1` to the last, `look` at what is held out now and then; returns the exit code."""
+    cfg, policy, folder, held_out = run.learner.cfg, run.learner.policy, run.folder, run.held_out
+    name = folder.path.name
+    history = [row for row in folder.metrics() if row["step"] > 0]
+    told: set[str] = set()
+    if run.start == 0 and held_out:
+        with _faults_told(folder, 0, held_out):
+            folder.log(0, look(held_out))
+    with _Sigterm() as sigterm, tqdm(total=cfg.steps, initial=run.start, desc=name, unit="step", dynamic_ncols=True) as bar:
+        for number in range(run.start + 1, cfg.steps + 1):
+            last, drawn = number == cfg.steps, draw_problems(run.problems, cfg.problems_per_step, number, cfg.seed)
+            with _faults_told(folder, number, drawn):
+                episodes, figures = step(drawn, number, history)
+                if held_out and (last or number % cfg.validation.every == 0):
+                    figures |= look(held_out)
+                history.append(figures)
+                folder.log(number, figures)
+                if last or sigterm.came or number % cfg.checkpoint.every == 0:
+                    write_episodes(folder.path / "episodes" / f"step_{number:06d}.jsonl", episodes)
+                    checkpoint.save(folder.path, policy, number, _reward_since_checkpoint(history, number, cfg), cfg.checkpoint)
+            for what, text in alarms(history, cfg.guards).items():
+                if what not in told:
+                    tqdm.write(f"{name}: step {number}: WARNING: {text}")
+                told.add(what)
+            bar.update()
+            bar.set_postfix_str(" ".join(f"{key[10:]} {value:.1%}" for key, value in figures.items() if key.startswith("train/acc_")))
+            if sigterm.came and not last:
+                tqdm.write(f"{name}: stopped by SIGTERM after step {number}; its checkpoint is written, --resume goes on from there")
+                return INTERRUPTED
+    return 0
+
+
+def _reward_since_checkpoint(history: Sequence[dict[str, Any]], step: int, cfg: Config) -> float | None:
+    """None at a step that has a checkpoint only because of a signal: which one is best must not hang on that."""
+    if step % cfg.checkpoint.every and step != cfg.steps:
+        return None
+    since = history[(step - 1) // cfg.checkpoint.every * cfg.checkpoint.every :]
+    return sum(row["train/reward"] for row in since) / len(since)
+
+
+@contextlib.contextmanager
+def _faults_told(folder: RunFolder, step: int, problems: Sequence[Problem]) -> Iterator[None]:
+    """What goes wrong inside is told with the step, its problems, and where the run can go on from."""
+    try:
+        yield
+    except (TrainingError, FloatingPointError, EngineError, NothingScored, OSError, torch.OutOfMemoryError) as error:
+        names = ", ".join(problem.id for problem in problems[:4]) + (", ..." if len(problems) > 4 else "")
+        good = checkpoint.latest(folder.path)
+        stands = f"the last checkpoint is {good.path}, --resume goes on from it" if good else "there is no checkpoint yet"
+        raise TrainingError(f"{folder.path}: step {step}, problems {names}: {error}; {stands}") from error
+
+
+class _Sigterm:
+    """While entered, SIGTERM only sets `came`, so that the step in progress can end and be saved."""
+
+    came = False
+
+    def __enter__(self) -> "_Sigterm":
+        self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
