@@ -15,7 +15,21 @@ import mpmath
 import sympy
 
 from posttrain.grading.forms import (
-    BaseNumeral, Call, Constant, Degrees, Form, Number, Percent, Power, Product, Quantity, Quotient, Ratio, Sum, Symbol,
+    BaseNumeral,
+    Call,
+    Chain,
+    Constant,
+    Degrees,
+    Form,
+    Number,
+    Percent,
+    Power,
+    Product,
+    Quantity,
+    Quotient,
+    Ratio,
+    Sum,
+    Symbol,
 )  # fmt: skip
 from posttrain.grading.polynomial import Beyond
 
@@ -187,6 +201,11 @@ def call(name: str, args: tuple[Form, ...]) -> Any:
         if low.is_Integer and high.is_Integer and high - low > HIGHEST_FACTORIAL:
             raise Beyond("too many terms")
         return (sympy.Sum if name == "sum" else sympy.Product)(body, (variable, low, high))
+    if name == "int" and len(args) == 4 and isinstance(args[1], Symbol):
+        body, variable, low, high = map(build, args)
+        return sympy.Integral(body, (variable, low, high))
+    if name == "lim" and len(args) == 2 and isinstance(args[1], Chain) and args[1].relations == ("->",):
+        return sympy.Limit(build(args[0]), *map(build, args[1].items))
     values = [build(arg) for arg in args]
     if name == "root":
         return power(values[0], 1 / values[1])
@@ -201,5 +220,3 @@ def call(name: str, args: tuple[Form, ...]) -> Any:
     if name in ("forall", "cases", "aligned", "align", "pmod", "det", "gcd", "lcm", "int", "lim", "mod", "deg", "sum", "prod"):
         raise Beyond(name)
     return sympy.Function(name)(*values)
-
-

@@ -18,6 +18,7 @@ class Found(NamedTuple):
 
 _BOX = re.compile(r"\\(?:begin)?(?:boxed|fbox)\s*\{|\\(?:boxed|fbox)\s+([^\s{}$\\]+)|\\.|[{}]", re.DOTALL)
 _ESCAPED_BOX = re.compile(r"(?<!\\)\\\\(?=(?:boxed|fbox)\s*\{)")
+BEFORE_BOX = 20_000  # characters before the last box in which others may belong to it
 MOST_JOINED = 12
 LONGEST_LINE = 500  # characters of a closing line that are read
 LAST_CHARACTERS = 4_000  # in which a fallback is looked for
@@ -27,17 +28,19 @@ _JOINS = {",", "and", "or", ",and", ",or"}
 _WORDS_AND = re.compile(r"[\s$]*(?:[a-z]+\s+){0,2}(?:and|or)[\s$]*")
 _HASHES = re.compile(r"^####[ \t]*(-?\$?[ \t]*-?[\d.,/]*\d[\d.,/%]*)", re.MULTILINE)
 _IS = r"[*_\s]{0,4}(?:is|are|was|be|:|=|est|es|ist|lautet|是|为|：)[*_:\s]{0,6}"
-_CLOSINGS = tuple(
-    (word, re.compile(rf"{word}\b(?:\s(?:should|would|must|will|finale?|thus|therefore|hence))?{_IS}"))
-    for word in ("nswer", "NSWER", "ponse", "spuesta", "ntwort")
-) + (("答案", re.compile(rf"答案{_IS}")), ("A:", re.compile(r"A:[ \t]*")), ("вет", re.compile(rf"вет\b{_IS}")))
+_CLOSINGS = {
+    **{
+        word: re.compile(rf"{word}\b(?:\s(?:should|would|must|will|finale?|thus|therefore|hence))?{_IS}")
+        for word in ("nswer", "NSWER", "ponse", "spuesta", "ntwort", "вет")
+    },
+    "答案": re.compile(rf"答案{_IS}"),
+    "A:": re.compile(r"A:[ \t]*"),
+}
 _HOPE = re.compile(r"\.?\s*I hope (?:it|this) is correct.*|<\|im_(?:start|end)\|>.*", re.IGNORECASE)
 _SPAN = re.compile(r"\$\$([^$]+)\$\$|\$([^$]+)\$|\\\((.+?)\\\)|\\\[(.+?)\\\]", re.DOTALL)
 _SENTENCE_END = re.compile(r"[.!?](?=\s|$)")
 _PREDICATE = re.compile(r"[A-Za-z](?:[^.]|\.\d)*\s(?:is|are|equals)\s+(?=[-$\\\d(\[{])")
-_NUMBER = re.compile(
-    r"(?<![A-Za-z0-9_.])-?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+,\d\d(?![\d,])|\d+)?(?:\.\d+|(?<=\d)/\d+)?(?<=\d)(?:\\?%)?"
-)
+_NUMBER = re.compile(r"(?<![A-Za-z0-9_.])-?\$?(?:\d{1,3}(?:,\d{3})+(?!\d)|\d+,\d\d(?![\d,])|\d+)?(?:\.\d+|(?<=\d)/\d+)?(?<=\d)(?:\\?%)?")
 
 
 def final_answer(text: str) -> str | None:
@@ -80,6 +83,7 @@ def _last_box(text: str) -> str | None:
 
     Boxes that only "and", "or", a comma or a space joins are one answer: $\boxed{2}$ and $\boxed{-2}$ is "2, -2".
     """
+    text = text[max(0, max(text.rfind("boxed"), text.rfind("fbox")) - BEFORE_BOX) :]
     text = _ESCAPED_BOX.sub(r"\\", text)
     open_braces: list[int] = []  # where a box's content starts, -1 for any other brace
     boxes: list[tuple[int, int]] = []
@@ -133,7 +137,7 @@ def _program_output(text: str) -> Found | None:
 def _last_closing(text: str) -> re.Match[str] | None:
     """The last "answer is" of any kind."""
     latest = None
-    for word, pattern in _CLOSINGS:
+    for word, pattern in _CLOSINGS.items():
         at = text.rfind(word)
         for _ in range(MOST_CLOSINGS):
             if at < 0 or (latest and at < latest.start()):

@@ -156,9 +156,10 @@ class Chain:
 
 @dataclass(frozen=True, slots=True)
 class Listing:
-    """Several answers without brackets."""
+    """Several answers without brackets; `word` is "or" where that stood between them."""
 
     items: tuple["Form", ...]
+    word: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +264,9 @@ def _show(form: Form) -> str:
 
 def _inside(form: Form) -> str:
     """In brackets, unless it needs none or has its own."""
-    plain = isinstance(form, (Symbol, Constant, Sum, Call)) or (isinstance(form, Number) and form.value >= 0 and form.value.denominator == 1)
+    plain = isinstance(form, (Symbol, Constant, Sum, Call)) or (
+        isinstance(form, Number) and form.value >= 0 and form.value.denominator == 1
+    )
     return _show(form) if plain else f"({_show(form)})"
 
 

@@ -4,11 +4,28 @@ Ends stay exact forms; floating point only sorts them.
 """
 
 from dataclasses import dataclass
+from itertools import pairwise
 from math import inf
 
 from posttrain.grading.forms import (
-    Call, Chain, Constant, Form, Group, Listing, NamedSet, PlusMinus, Product, Quotient, SetBuilder, SetOf, SetOperation, Sum, Symbol,
-    difference, negative, number,
+    Call,
+    Chain,
+    Constant,
+    Form,
+    Group,
+    Listing,
+    NamedSet,
+    PlusMinus,
+    Product,
+    Quotient,
+    SetBuilder,
+    SetOf,
+    SetOperation,
+    Sum,
+    Symbol,
+    difference,
+    negative,
+    number,
 )  # fmt: skip
 from posttrain.grading.normal import Normaliser, substituted
 from posttrain.grading.numeric import unknowns, value
@@ -83,7 +100,7 @@ def _of_chain(items: tuple[Form, ...], relations: tuple[str, ...]) -> list[Piece
     if relations == ("in",) and isinstance(items[0], (Symbol, Call)):
         return _pieces(items[1])
     result = [LINE]
-    variables = {variable for a, b in zip(items, items[1:]) for variable in (_variable(a, b),)}
+    variables = {_variable(a, b) for a, b in pairwise(items)}
     if len(variables) != 1:
         raise NoRealSet
     variable = variables.pop()
@@ -158,9 +175,7 @@ def _mirrored(found: list[Piece]) -> list[Piece]:
     """Where |x| is in the set."""
     result = []
     for piece in _common(found, [Piece(End(number(0), 0.0, True), HIGHEST)]):
-        low, high = (
-            LOWEST if end.at == inf else End(negative(end.form), -end.at, end.closed) for end in (piece.high, piece.low)
-        )
+        low, high = (LOWEST if end.at == inf else End(negative(end.form), -end.at, end.closed) for end in (piece.high, piece.low))
         result += [piece, Piece(low, high)]
     return result
 

@@ -7,6 +7,8 @@ import re
 import unicodedata
 from typing import Literal, NamedTuple
 
+from posttrain.grading.vocabulary import CHARACTERS, COMMANDS, FUNCTIONS, IN_TEXT, NAMES, SHORT_WORDS, SUBSCRIPTS, SUPERSCRIPTS, UNITS
+
 Thousands = Literal["outer", "never", "always"]
 
 
@@ -18,42 +20,6 @@ class Token(NamedTuple):
     spaced: bool = False
 
 
-_SPELLED = {
-    "−–—‐‑﹣": "-", "×✕": r"\times ", "·⋅∙": r"\cdot ", "÷": r"\div ", "π": r"\pi ", "∞": r"\infty ", "°º": r"^\circ ",
-    "≤⩽≦": r"\le ", "≥⩾≧": r"\ge ", "≠": r"\ne ", "≈": r"\approx ", "∪": r"\cup ", "∩": r"\cap ", "∈": r"\in ", "±": r"\pm ",
-    "∓": r"\mp ", "∅": r"\emptyset ", "ℝ": r"\mathbb{R}", "ℤ": r"\mathbb{Z}", "ℚ": r"\mathbb{Q}", "ℕ": r"\mathbb{N}",
-    "ℂ": r"\mathbb{C}", "∀": r"\forall ", "…": r"\ldots ", "′": "'", "∶": ":", "⁄∕": "/", "→": r"\to ", "∖": r"\setminus ",
-    "\u00a0\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u3000": " ", "\u2009\u200a\u202f": r"\,", "\u200b\u200c\u200d\ufeff\u2060": "",
-    "“”„": '"', "‘’": "'", "、，": ",", "；": ";", "。": ".", "ⅈ": "i", "∑": r"\sum ", "∏": r"\prod ", "∫": r"\int ", "⌊": r"\lfloor ",
-    "⌋": r"\rfloor ", "⌈": r"\lceil ", "⌉": r"\rceil ", "⟨": r"\langle ", "⟩": r"\rangle ", "∣": "|",
-}  # fmt: skip
-_GREEK = {
-    "α": "alpha", "β": "beta", "γ": "gamma", "δ": "delta", "ε": "epsilon", "ϵ": "epsilon", "ζ": "zeta", "η": "eta", "θ": "theta",
-    "ι": "iota", "κ": "kappa", "λ": "lambda", "μ": "mu", "µ": "mu", "ν": "nu", "ξ": "xi", "ρ": "rho", "σ": "sigma", "τ": "tau",
-    "φ": "varphi", "ϕ": "phi", "χ": "chi", "ψ": "psi", "ω": "omega", "Γ": "Gamma", "Δ": "Delta", "Θ": "Theta", "Λ": "Lambda",
-    "Σ": "Sigma", "Φ": "Phi", "Ψ": "Psi", "Ω": "Omega",
-}  # fmt: skip
-GREEK = frozenset(_GREEK.values()) | {"varepsilon", "vartheta", "varrho", "ell", "hbar", "mho", "Pi", "Xi", "Upsilon", "upsilon"}
-_SUPERSCRIPTS = {**{c: str(i) for i, c in enumerate("⁰¹²³⁴⁵⁶⁷⁸⁹")}, "⁺": "+", "⁻": "-", "ⁿ": "n", "ˣ": "x", "ᵏ": "k", "ᵐ": "m"}
-_SUBSCRIPTS = {**{c: str(i) for i, c in enumerate("₀₁₂₃₄₅₆₇₈₉")}, "ₙ": "n", "ₖ": "k", "ᵢ": "i"}
-_CHARACTERS = {ord(c): spelled for chars, spelled in _SPELLED.items() for c in chars}
-_CHARACTERS |= {ord(c): f"\\{name} " for c, name in _GREEK.items()}
-_CHARACTERS |= {0x2460 + i: f" {i + 1}, " for i in range(20)}  # circled digits count statements: 2 and 3 are a list
-
-FUNCTIONS = frozenset(
-    "sin cos tan cot sec csc arcsin arccos arctan arccot arcsec arccsc sinh cosh tanh coth asin acos atan ln log lg exp sqrt abs "
-    "floor ceil gcd lcm min max det deg arg Re Im sgn sign binom cbrt root cis".split()
-)
-_IN_TEXT = frozenset(("cis", "sin", "cos", "tan", "ln", "log"))
-_NAMES = {"pi": "pi", "infinity": "infty", "infty": "infty", "inf": "infty", "oo": "infty", "theta": "theta", "alpha": "alpha",
-          "beta": "beta", "gamma": "gamma", "phi": "phi", "lambda": "lambda", "degrees": "degrees", "degree": "degrees", "deg": "degrees",
-          "percent": "percent", "percentage": "percent", "pct": "percent", "mod": "bmod", "cup": "cup", "union": "cup",
-          "plusminus": "pm", "cdot": "cdot", "times": "times", "frac": "frac"}  # fmt: skip
-UNITS = frozenset(
-    "cm mm km m ft in inch inches feet foot yd mi mile miles kg g mg lb lbs oz s sec secs min mins h hr hrs hour hours day days mph kph "
-    "kmh ml l cc rad radians units unit meters metres dollars cents yuan usd eur am pm rpm hz kw w n j kj pa ohm v".split()
-)
-_SHORT_WORDS = frozenset("is of to at on as by be so no an we it if or am pm cm mm km kg mg ml ft yd mi lb oz hr th st nd rd in".split())
 _TEXT = re.compile(r"\\(text(?:bf|it|rm|sf|tt|normal|up)?|mbox|hbox|mathrm|mathit|mathsf|operatorname\*?|mathop|rm)\s*\{([^{}]*)\}")
 _JOINED = re.compile(r"(?<=\d)(?:\{,\}|,\\!\s*|\\[,!: ]\s*|\{\\,\}|\{ \})(?=\d{3}(?!\d))|(?<![\d.]\d\d\d)(?<=\d) (?=\d{3}(?![\d/]))")
 _COMMAS = re.compile(r"(?<![\d.,])[1-9]\d{0,2}(?:,\d{3})+(?![\d,])")
@@ -71,13 +37,6 @@ _TOKEN = re.compile(
       | (?P<mark>.)""",
     re.VERBOSE | re.DOTALL,
 )
-_ALIASES = {"dfrac": "frac", "tfrac": "frac", "cfrac": "frac", "leq": "le", "leqslant": "le", "leqq": "le", "geq": "ge", "geqslant": "ge",
-            "geqq": "ge", "neq": "ne", "lt": "<", "gt": ">", "lbrace": "{", "rbrace": "}", "lbrack": "[", "rbrack": "]", "dots": "ldots",
-            "cdots": "ldots", "dotsc": "ldots", "dotsm": "ldots", "dotsb": "ldots", "vdots": "ldots", "cupdot": "cup", "bigcup": "cup",
-            "sqcup": "cup", "bigcap": "cap", "backslash": "setminus", "dbinom": "binom", "tbinom": "binom", "lvert": "|", "rvert": "|",
-            "vert": "|", "mid": "|", "ast": "*", "colon": ":", "isin": "in", "simeq": "approx", "varnothing": "emptyset",
-            "arg": "arg", "rightarrow": "to", "mathrm": "text", "degree": "circ", "lcm": "lcm", "tg": "tan", "ctg": "cot", "arctg": "arctan",
-            "operatorname": "text", "land": "and", "lor": "or", "wedge": "and", "vee": "or"}  # fmt: skip
 _RELATIONS = {"<=": "le", "=<": "le", ">=": "ge", "!=": "ne", "==": "=", ":=": "=", "**": "^", "=>": "to"}
 
 
@@ -94,9 +53,9 @@ def spell(text: str) -> str:
     if not text.isascii():
         text = re.sub(r"√\s*(\d+(?:\.\d+)?|[A-Za-z])", r"\\sqrt{\1}", text).replace("√", r"\sqrt ").replace("∛", r"\sqrt[3]")
         text = "".join(_fraction(c) for c in text) if any("VULGAR" in unicodedata.name(c, "") for c in text if c > "\x7f") else text
-        text = _raised(text, _SUPERSCRIPTS, "^")
-        text = _raised(text, _SUBSCRIPTS, "_")
-        text = text.translate(_CHARACTERS)
+        text = _raised(text, SUPERSCRIPTS, "^")
+        text = _raised(text, SUBSCRIPTS, "_")
+        text = text.translate(CHARACTERS)
         text = "".join(c if c < "\x80" else unicodedata.normalize("NFKC", c) for c in text)
         text = "".join(str(unicodedata.digit(c)) if c > "\x7f" and c.isdigit() else c for c in text)
     if ".m" in text:
@@ -104,7 +63,11 @@ def spell(text: str) -> str:
     if "<su" in text:
         text = re.sub(r"<su([pb])>(.*?)</su\1>", lambda m: f"{'^' if m[1] == 'p' else '_'}{{{m[2]}}}", text)
     if "\\\\" in text:
-        rows = r"(?<!\\)\\\\(?=(?:frac|dfrac|sqrt|left|right|text|begin|end|pi|boxed|infty|cdot)\b)" if r"\begin" in text else r"\\\\(?=[A-Za-z{},;!])"
+        rows = (
+            r"(?<!\\)\\\\(?=(?:frac|dfrac|sqrt|left|right|text|begin|end|pi|boxed|infty|cdot)\b)"
+            if r"\begin" in text
+            else r"\\\\(?=[A-Za-z{},;!])"
+        )
         text = re.sub(rows, r"\\", text)
     return text
 
@@ -152,7 +115,7 @@ def _pieces(text: str) -> list[tuple[str, bool]]:
         pieces.append((text[last : match.start()], False))
         command, inside = match[1], match[2]
         name = inside.strip()
-        if name in _IN_TEXT or (command.startswith(("math", "operator", "rm")) and (len(name) == 1 or name in FUNCTIONS)):
+        if name in IN_TEXT or (command.startswith(("math", "operator", "rm")) and (len(name) == 1 or name in FUNCTIONS)):
             pieces.append((f" {name} ", False))
         else:
             pieces.append((inside, True))
@@ -164,7 +127,7 @@ def _scan(piece: str, as_text: bool, tokens: list[Token]) -> None:
     spaced = as_text
     for match in _TOKEN.finditer(piece):
         kind, text = match.lastgroup, match[match.lastgroup]
-        if kind == "space" or (kind == "mark" and text in "$\"`"):
+        if kind == "space" or (kind == "mark" and text in '$"`'):
             spaced = True
             continue
         if kind == "letters" and as_text:
@@ -193,10 +156,26 @@ def _scan(piece: str, as_text: bool, tokens: list[Token]) -> None:
 def _command(name: str) -> tuple[str, str]:
     if name in ("(", ")", "[", "]", "#", "_"):  # the ends of a formula
         return "drop", ""
-    name = _ALIASES.get(name, name)
+    name = COMMANDS.get(name, name)
     if name.startswith("quad"):  # \quadx, where a space was lost
         return "letters", name.removeprefix("quad")
-    if name in ("$", "right", "left", "rm", "bf", "it", "nonumber", "text", "mathbf", "mathcal", "boldsymbol", "bm", "boxed", "fbox", "textbf"):
+    if name in (
+        "$",
+        "right",
+        "left",
+        "rm",
+        "bf",
+        "it",
+        "nonumber",
+        "text",
+        "mathbf",
+        "mathcal",
+        "boldsymbol",
+        "bm",
+        "boxed",
+        "fbox",
+        "textbf",
+    ):
         return "drop", ""
     if name == "%":
         return "command", "percent"
@@ -226,7 +205,7 @@ def _classified(tokens: list[Token]) -> list[Token]:
 
 
 def _named(token: Token) -> Token | None:
-    name = _NAMES.get(token.text.lower()) if token.text not in ("Inf", "Phi", "Gamma", "Lambda") else None
+    name = NAMES.get(token.text.lower()) if token.text not in ("Inf", "Phi", "Gamma", "Lambda") else None
     return token._replace(kind="command", text=name) if name and len(token.text) > 1 else None
 
 
@@ -260,5 +239,5 @@ def _is_word(token: Token, before: Token | None, after: Token | None) -> bool:
     if (before and before.text in operators and before.kind != "word") or (after and after.kind != "space" and after.text in operators):
         return len(text) > 3 and text in UNITS
     if len(text) == 2:
-        return text in _SHORT_WORDS
+        return text in SHORT_WORDS
     return True

@@ -23,6 +23,7 @@ _CHOICE = re.compile(r"\s*(?:\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{)?\s*(\()?
 _ONLY_CHOICE = re.compile(r"\s*(?:\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{)?\s*(\()?([A-Z])\)?\s*\}?[.)]?\s*")
 _WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
 MANY_WORDS = 12
+LONGEST_PHRASE = 40
 _DECIMAL_COMMA = re.compile(r"(-?\d+),(\d\d)")
 
 Reading = tuple[Form, str]
@@ -56,14 +57,19 @@ def spelling(text: str) -> str:
 
 
 def is_prose(text: str) -> bool:
-    """Whether the text says more than one answer: words that the grammar takes whole, or cannot read."""
+    """Whether the text says more than one answer: words that the grammar takes whole, or cannot read.
+
+    A short phrase with one number, as "at least 5", is an answer in words.
+    """
     if len(text) > LONGEST or len(_WORD.findall(text)) >= MANY_WORDS:
         return True
     try:
         form = _read(text.strip(_DOLLARS), "outer")
     except (Unreadable, TooLarge):
         return True
-    return isinstance(form, Text) or (isinstance(form, Listing) and any(isinstance(item, Text) for item in form.items))
+    if isinstance(form, Listing):
+        return any(isinstance(item, Text) for item in form.items)
+    return isinstance(form, Text) and (len(text) > LONGEST_PHRASE or len(re.findall(r"\d+", text)) != 1)
 
 
 def _plain(gold: str, answer: str) -> Verdict | None:
@@ -103,19 +109,22 @@ def _letter(text: str) -> str | None:
 
 
 def _by_forms(gold: str, answer: str, policy: MathPolicy, prove: Prove | None) -> Verdict:
+    reading = ("outer" if policy.thousands else "never", policy.mixed_numbers)
     try:
-        gold_form = _read(gold, "outer" if policy.thousands else "never")
+        gold_form = _read(gold, *reading)
     except (Unreadable, TooLarge) as error:
         if plain_words(gold) and "".join(gold.split()) == "".join(answer.split()):
             return Verdict(status="correct", why="same text", rule="same text", gold_form=gold[:300], pred_form=answer[:300])
         return Verdict(status="gold_unparsable", why=f"the reference cannot be read: {error}", rule="grammar", pred_form=answer[:300])
     gold_shown = show(gold_form)
     try:
-        form = _read(answer, "outer" if policy.thousands else "never")
+        form = _read(answer, *reading)
     except TooLarge as error:
         return Verdict(status="limit", why=f"the answer is {error}", rule="size", gold_form=gold_shown)
     except Unreadable as error:
-        return Verdict(status="wrong", why=f"the answer cannot be read: {error}", rule="grammar", gold_form=gold_shown, pred_form=answer[:300])
+        return Verdict(
+            status="wrong", why=f"the answer cannot be read: {error}", rule="grammar", gold_form=gold_shown, pred_form=answer[:300]
+        )
     if same_words(gold_form, form, gold, answer):
         return Verdict(status="correct", why="same words", rule="same words", gold_form=gold_shown, pred_form=show(form))
     first: Structure | None = None
@@ -126,7 +135,11 @@ def _by_forms(gold: str, answer: str, policy: MathPolicy, prove: Prove | None) -
             return Verdict(status="correct", why=_because("equal", structure.rules), rule=rule, gold_form=show(a), pred_form=show(b))
         first = first or structure
     return Verdict(
-        status="wrong", why=_because("not equal", first.rules), rule=(first.rules or ["kinds"])[-1], gold_form=gold_shown, pred_form=show(form)
+        status="wrong",
+        why=_because("not equal", first.rules),
+        rule=(first.rules or ["kinds"])[-1],
+        gold_form=gold_shown,
+        pred_form=show(form),
     )
 
 
@@ -145,7 +158,7 @@ def _pairs(gold: str, gold_form: Form, answer: str, form: Form, policy: MathPoli
     if policy.thousands:
         for text, readings in ((gold, golds), (answer, answers)):
             if ambiguous_commas(text):
-                readings += [_read(text, way) for way in ("never", "always")]
+                readings += [_read(text, way, policy.mixed_numbers) for way in ("never", "always")]
     if policy.decimal_comma:
         for text, readings, other in ((gold, golds, form), (answer, answers, gold_form)):
             match = _DECIMAL_COMMA.fullmatch(text)
@@ -155,8 +168,8 @@ def _pairs(gold: str, gold_form: Form, answer: str, form: Form, policy: MathPoli
 
 
 @lru_cache(maxsize=20_000)
-def _read(text: str, thousands: Thousands) -> Form:
-    return read(text, thousands)
+def _read(text: str, thousands: Thousands, mixed: bool = True) -> Form:
+    return read(text, thousands, mixed=mixed)
 
 
 def _because(what: str, rules: list[str]) -> str:
@@ -165,5 +178,3 @@ def _because(what: str, rules: list[str]) -> str:
     if not rules:
         return f"{what}: different kinds"
     return f"{what}: {rules[-1]}" + (f" ({', '.join(inner)})" if inner and what == "equal" else "")
-
-

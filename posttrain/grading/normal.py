@@ -6,27 +6,54 @@ by their exponents' terms. Nothing is evaluated in floating point but signs; `Be
 
 from dataclasses import dataclass, field
 from fractions import Fraction
-from math import acos, asin, atan, ceil, comb, factorial, floor, gcd, isqrt, lcm, pi
+from math import ceil, comb, factorial, floor, gcd, isqrt, lcm
 
 from posttrain.grading.forms import (
-    BaseNumeral, Call, Constant, Degrees, Form, Matrix, Number, Percent, Power, Product, Quantity, Quotient, Ratio, Sum, Symbol, children,
+    BaseNumeral,
+    Call,
+    Constant,
+    Degrees,
+    Form,
+    Matrix,
+    Number,
+    Percent,
+    Power,
+    Product,
+    Quantity,
+    Quotient,
+    Ratio,
+    Sum,
+    Symbol,
+    children,
 )  # fmt: skip
-from posttrain.grading.polynomial import ONE, ZERO, Beyond, Poly, Workspace, add, as_constant, atom, constant, content, key, multiply, power, reduced, scaled
+from posttrain.grading.polynomial import (
+    ONE,
+    ZERO,
+    Beyond,
+    Poly,
+    Rational,
+    Workspace,
+    add,
+    approximate,
+    as_constant,
+    atom,
+    constant,
+    content,
+    key,
+    multiply,
+    power,
+    quotient_key,
+    reduced,
+    scaled,
+    whole,
+)  # fmt: skip
+from posttrain.grading.trigonometry import HYPERBOLIC, cosine, hyperbolic, inverse_trigonometric, sine, trigonometric
 
 HIGHEST_FACTORIAL = 3_000
 LARGEST_TRIAL = 2_000
 LARGEST_ROOT_BITS = 10_000
 MOST_SUMMANDS = 200
-_HYPERBOLIC = {"sinh": (-1, 1), "cosh": (1, 1)}
 _INVERSE = {"arcsin": "sin", "arccos": "cos", "arctan": "tan"}
-
-
-@dataclass(frozen=True, slots=True)
-class Rational:
-    """top / bottom; the bottom is 1 wherever it is a single term."""
-
-    top: Poly
-    bottom: Poly
 
 
 @dataclass(slots=True)
@@ -58,28 +85,28 @@ class Normaliser:
         """The quotient that a form is. Raises `Beyond`, and ZeroDivisionError for a bottom that is zero."""
         match form:
             case Number(value, _):
-                return _whole(constant(value))
+                return whole(constant(value))
             case BaseNumeral():
-                return _whole(constant(form.value))
+                return whole(constant(form.value))
             case Symbol(name):
-                return _whole(atom(f"s:{name}"))
+                return whole(atom(f"s:{name}"))
             case Constant(name):
                 if name == "oo":
                     raise Beyond("infinity")
-                return _whole(atom(name))
+                return whole(atom(name))
             case Quantity(value, _):
                 return self.normal(value)
             case Percent(value):
-                return self.product(self.normal(value), _whole(constant(Fraction(1, 100))))
+                return self.product(self.normal(value), whole(constant(Fraction(1, 100))))
             case Degrees(value):
-                return self.product(self.normal(value), _whole(scaled(atom("pi"), Fraction(1, 180))))
+                return self.product(self.normal(value), whole(scaled(atom("pi"), Fraction(1, 180))))
             case Sum(terms):
-                total = _whole(ZERO)
+                total = whole(ZERO)
                 for term in terms:
                     total = self.sum(total, self.normal(term))
                 return total
             case Product(factors):
-                result = _whole(ONE)
+                result = whole(ONE)
                 for factor in factors:
                     result = self.product(result, self.normal(factor))
                 return result
@@ -106,11 +133,11 @@ class Normaliser:
         if not bottom:
             raise ZeroDivisionError
         if bottom == ONE or not top:
-            return _whole(top)
+            return whole(top)
         if len(bottom) == 1:
-            return _whole(multiply(top, power(bottom, -1, self.sums), self.sums))
+            return whole(multiply(top, power(bottom, -1, self.sums), self.sums))
         if top == bottom:
-            return _whole(ONE)
+            return whole(ONE)
         return Rational(top, bottom)
 
     def power(self, base: Rational, exponent: Rational) -> Rational:
@@ -120,7 +147,7 @@ class Normaliser:
         if value.denominator == 1:
             n = int(value)
             if n < 0:
-                return self.power(self.inverse(base), _whole(constant(-n)))
+                return self.power(self.inverse(base), whole(constant(-n)))
             try:
                 return self.over(power(base.top, n, self.sums), power(base.bottom, n, self.sums))
             except Beyond:
@@ -135,16 +162,16 @@ class Normaliser:
         result = ONE
         for prime, times in _primes(base.numerator) + [(p, -t) for p, t in _primes(base.denominator)]:
             result = self.times(result, atom(f"large:{prime}", exponent * times))
-        return _whole(result)
+        return whole(result)
 
     def symbolic_power(self, base: Rational, exponent: Rational) -> Rational:
         """base^(c1 m1 + c2 m2 + ...) as the product of (base^m)^c."""
         if exponent.bottom != ONE:
-            return _whole(atom(f"pow:{_key(base)}|{_key(exponent)}"))
-        result = _whole(ONE)
+            return whole(atom(f"pow:{quotient_key(base)}|{quotient_key(exponent)}"))
+        result = whole(ONE)
         for monomial, coefficient in exponent.top.items():
             if not monomial:
-                result = self.product(result, self.power(base, _whole(constant(coefficient))))
+                result = self.product(result, self.power(base, whole(constant(coefficient))))
             else:
                 result = self.product(result, self.one_power(base, monomial, coefficient))
         return result
@@ -152,10 +179,10 @@ class Normaliser:
     def one_power(self, base: Rational, monomial, coefficient: Fraction) -> Rational:
         if base.bottom == ONE and base.top == atom("e"):
             if monomial == (("i", 1), ("pi", 1)):
-                angle = _whole(scaled(atom("pi"), coefficient))
-                return self.sum(self.cosine(angle), self.product(_whole(atom("i")), self.sine(angle)))
+                angle = whole(scaled(atom("pi"), coefficient))
+                return self.sum(cosine(self, angle), self.product(whole(atom("i")), sine(self, angle)))
             if len(monomial) == 1 and monomial[0][0].startswith("ln:") and monomial[0][1] == 1:
-                return self.power(_whole(self.sums[monomial[0][0]]), _whole(constant(coefficient)))
+                return self.power(whole(self.sums[monomial[0][0]]), whole(constant(coefficient)))
         number = as_constant(base.top) if base.bottom == ONE else None
         exponent = int(coefficient) if coefficient.denominator == 1 else coefficient
         of = key({monomial: Fraction(1)})
@@ -163,8 +190,8 @@ class Normaliser:
             result = ONE
             for prime, times in _primes(number.numerator) + [(p, -t) for p, t in _primes(number.denominator)]:
                 result = self.times(result, atom(f"pow:{prime}|{of}", exponent * times))
-            return _whole(result)
-        return _whole(atom(f"pow:{_key(base)}|{of}", exponent))
+            return whole(result)
+        return whole(atom(f"pow:{quotient_key(base)}|{of}", exponent))
 
     def root(self, base: Poly, exponent: Fraction) -> Poly:
         """base^(p/q): numbers by their primes, a single term factor by factor, a sum as an atom unless it is a square."""
@@ -241,14 +268,14 @@ class Normaliser:
             degree = as_constant(values[1].top) if values[1].bottom == ONE else None
             if not degree:
                 raise Beyond("a root whose degree is no number")
-            return self.power(values[0], _whole(constant(1 / degree)))
+            return self.power(values[0], whole(constant(1 / degree)))
         if name in ("sin", "cos", "tan", "cot", "sec", "csc") and len(values) == 1:
-            return self.trigonometric(name, values[0])
-        if name in _HYPERBOLIC or name == "tanh":
-            return self.hyperbolic(name, values[0])
+            return trigonometric(self, name, values[0])
+        if name in HYPERBOLIC or name == "tanh":
+            return hyperbolic(self, name, values[0])
         if name in ("ln", "log"):
             return self.logarithm(name, values)
-        if name in _INVERSE and (angle := self.inverse_trigonometric(_INVERSE[name], values[0])):
+        if name in _INVERSE and (angle := inverse_trigonometric(self, _INVERSE[name], values[0])):
             return angle
         if name in ("factorial", "binom"):
             return self.factorials(name, values)
@@ -256,95 +283,8 @@ class Normaliser:
             return self.over(self.absolute(values[0].top), self.absolute(values[0].bottom))
         numbers = [as_constant(v.top) if v.bottom == ONE else None for v in values]
         if None not in numbers and (value := _of_numbers(name, numbers)) is not None:
-            return _whole(constant(value))
-        return _whole(atom(f"fn:{name}({';'.join(map(_key, values))})"))
-
-    def trigonometric(self, name: str, angle: Rational) -> Rational:
-        if name in ("sin", "cos"):
-            return self.sine(angle) if name == "sin" else self.cosine(angle)
-        above, below = {"tan": "sc", "cot": "cs", "sec": "1c", "csc": "1s"}[name]
-        parts = {"s": self.sine, "c": self.cosine, "1": lambda _: _whole(ONE)}
-        return self.product(parts[above](angle), self.inverse(parts[below](angle)))
-
-    def sine(self, angle: Rational) -> Rational:
-        return self._of_angle(angle)[0]
-
-    def cosine(self, angle: Rational) -> Rational:
-        return self._of_angle(angle)[1]
-
-    def _of_angle(self, angle: Rational) -> tuple[Rational, Rational]:
-        """Sine and cosine by the addition theorem over the terms of the angle."""
-        if angle.bottom != ONE:
-            return _whole(atom(f"sin:{_key(angle)}")), _whole(atom(f"cos:{_key(angle)}"))
-        sine, cosine = _whole(ZERO), _whole(ONE)
-        for monomial, coefficient in angle.top.items():
-            s, c = self._of_term(monomial, coefficient)
-            sine, cosine = (
-                self.sum(self.product(sine, c), self.product(cosine, s)),
-                self.sum(self.product(cosine, c), self.product(_whole(constant(-1)), self.product(sine, s))),
-            )
-        return sine, cosine
-
-    def _of_term(self, monomial, coefficient: Fraction) -> tuple[Rational, Rational]:
-        if monomial == (("pi", 1),) and (special := self._special(coefficient)):
-            return special
-        sign, times = (1 if coefficient > 0 else -1), abs(coefficient.numerator)
-        if monomial == (("pi", 1),) or times > 8:
-            base, times = {monomial: abs(coefficient)}, 1
-        else:
-            base = {monomial: Fraction(1, coefficient.denominator)}
-        of = key(base)
-        first = s, c = _whole(atom(f"sin:{of}")), _whole(atom(f"cos:{of}"))
-        for _ in range(times - 1):
-            s, c = (
-                self.sum(self.product(s, first[1]), self.product(c, first[0])),
-                self.sum(self.product(c, first[1]), self.product(_whole(constant(-1)), self.product(s, first[0]))),
-            )
-        return self.product(_whole(constant(sign)), s), c
-
-    def _special(self, turns: Fraction) -> tuple[Rational, Rational] | None:
-        """Sine and cosine of turns * pi in radicals, for multiples of pi/12 and pi/10."""
-        sine = self._special_cosine(Fraction(1, 2) - turns)
-        cosine = self._special_cosine(turns)
-        return None if sine is None or cosine is None else (_whole(sine), _whole(cosine))
-
-    def _special_cosine(self, turns: Fraction) -> Poly | None:
-        turns = abs(turns) % 2
-        turns = min(turns, 2 - turns)
-        if turns > Fraction(1, 2):
-            found = self._special_cosine(1 - turns)
-            return None if found is None else scaled(found, -1)
-        two, three, five = (atom(f"n:{p}", Fraction(1, 2)) for p in (2, 3, 5))
-        table = {
-            Fraction(0): ONE, Fraction(1, 2): ZERO, Fraction(1, 3): constant(Fraction(1, 2)), Fraction(1, 4): scaled(two, Fraction(1, 2)),
-            Fraction(1, 6): scaled(three, Fraction(1, 2)), Fraction(1, 5): scaled(add(ONE, five), Fraction(1, 4)),
-            Fraction(2, 5): scaled(add(five, ONE, -1), Fraction(1, 4)),
-        }  # fmt: skip
-        if turns in (Fraction(1, 12), Fraction(5, 12)):
-            six = multiply(two, three, self.sums)
-            return scaled(add(six, two, 1 if turns == Fraction(1, 12) else -1), Fraction(1, 4))
-        if turns in (Fraction(1, 10), Fraction(3, 10)):
-            return scaled(self.root(add(constant(10), five, 2 if turns == Fraction(1, 10) else -2), Fraction(1, 2)), Fraction(1, 4))
-        return table.get(turns)
-
-    def inverse_trigonometric(self, function: str, value: Rational) -> Rational | None:
-        """The special angle whose sine, cosine or tangent is `value`, if there is one: guessed in floating point, then proved."""
-        top, bottom = _approximate(value.top), _approximate(value.bottom)
-        if top is None or not bottom or (function != "tan" and abs(top[0]) > abs(bottom[0])):
-            return None
-        guess = {"sin": asin, "cos": acos, "tan": atan}[function](top[0] / bottom[0])
-        angle = _whole(scaled(atom("pi"), Fraction(round(guess / pi * 60), 60)))
-        try:
-            return angle if self.equal(self.trigonometric(function, angle), value) else None
-        except (Beyond, ZeroDivisionError):
-            return None
-
-    def hyperbolic(self, name: str, value: Rational) -> Rational:
-        if name == "tanh":
-            return self.product(self.hyperbolic("sinh", value), self.inverse(self.hyperbolic("cosh", value)))
-        e, sign = _whole(atom("e")), _HYPERBOLIC[name][0]
-        minus = self.power(e, self.product(_whole(constant(-1)), value))
-        return self.product(_whole(constant(Fraction(1, 2))), self.sum(self.power(e, value), self.product(_whole(constant(sign)), minus)))
+            return whole(constant(value))
+        return whole(atom(f"fn:{name}({';'.join(map(quotient_key, values))})"))
 
     def logarithm(self, name: str, values: list[Rational]) -> Rational:
         if len(values) == 2:
@@ -352,11 +292,11 @@ class Normaliser:
         natural = self.natural_log(values[0])
         if name == "ln" or self.log_base is None:
             return natural
-        return self.product(natural, self.inverse(self.natural_log(_whole(constant(self.log_base)))))
+        return self.product(natural, self.inverse(self.natural_log(whole(constant(self.log_base)))))
 
     def natural_log(self, value: Rational) -> Rational:
         below = self._log(value.bottom) if value.bottom != ONE else ZERO
-        return _whole(add(self._log(value.top), below, -1))
+        return whole(add(self._log(value.top), below, -1))
 
     def _log(self, poly: Poly) -> Poly:
         if not poly:
@@ -408,10 +348,10 @@ class Normaliser:
         if name == "factorial":
             return self.factorial(values[0].top)
         n, k = (as_constant(v.top) for v in values)
-        if n is not None and k is not None and n.denominator == k.denominator == 1 and 0 <= k:
+        if n is not None and k is not None and n.denominator == k.denominator == 1 and k >= 0:
             if n < 0 or min(k, n - k) * max(int(n).bit_length(), 1) > 20_000:
                 raise Beyond("too large a binomial")
-            return _whole(constant(comb(int(n), int(k))))
+            return whole(constant(comb(int(n), int(k))))
         top, left = values[0].top, values[1].top
         below = self.product(self.factorial(left), self.factorial(add(top, left, -1)))
         return self.product(self.factorial(top), self.inverse(below))
@@ -422,14 +362,14 @@ class Normaliser:
         if value is not None:
             if value.denominator != 1 or not 0 <= value <= HIGHEST_FACTORIAL:
                 raise Beyond("a factorial out of reach")
-            return _whole(constant(factorial(int(value))))
+            return whole(constant(factorial(int(value))))
         shift = poly.get((), Fraction(0))
         if shift.denominator != 1 or abs(shift) > 8:
-            return _whole(atom(f"fn:factorial({key(poly)})"))
+            return whole(atom(f"fn:factorial({key(poly)})"))
         rest = {m: c for m, c in poly.items() if m}
-        result = _whole(atom(f"fn:factorial({key(rest)})"))
+        result = whole(atom(f"fn:factorial({key(rest)})"))
         for j in range(1, abs(int(shift)) + 1):
-            factor = _whole(add(rest, constant(j if shift > 0 else 1 - j)))
+            factor = whole(add(rest, constant(j if shift > 0 else 1 - j)))
             result = self.product(result, factor if shift > 0 else self.inverse(factor))
         return result
 
@@ -441,23 +381,23 @@ class Normaliser:
         if first is not None and last is not None and first.denominator == last.denominator == 1:
             if last - first > MOST_SUMMANDS:
                 raise Beyond("too many summands")
-            result = _whole(ZERO if name == "sum" else ONE)
+            result = whole(ZERO if name == "sum" else ONE)
             for k in range(int(first), int(last) + 1):
                 term = self.normal(substituted(body, variable, Number(Fraction(k))))
                 result = self.sum(result, term) if name == "sum" else self.product(result, term)
             return result
         parts = [self.normal(substituted(body, variable, Symbol("#"))), self.normal(low), self.normal(high)]
-        return _whole(atom(f"fn:{name}({';'.join(map(_key, parts))})"))
+        return whole(atom(f"fn:{name}({';'.join(map(quotient_key, parts))})"))
 
     def determinant(self, rows: list[list[Rational]]) -> Rational:
         if len(rows) > 4 or any(len(row) != len(rows) for row in rows):
             raise Beyond("a determinant of more than four rows, or not square")
         if len(rows) == 1:
             return rows[0][0]
-        total = _whole(ZERO)
+        total = whole(ZERO)
         for column, cell in enumerate(rows[0]):
             minor = self.determinant([row[:column] + row[column + 1 :] for row in rows[1:]])
-            total = self.sum(total, self.product(_whole(constant((-1) ** column)), self.product(cell, minor)))
+            total = self.sum(total, self.product(whole(constant((-1) ** column)), self.product(cell, minor)))
         return total
 
 
@@ -493,14 +433,6 @@ def _is_independent(name: str) -> bool:
     return name in ("pi", "i") or name.startswith("s:") or (name.startswith("n:") and int(name[2:]) <= LARGEST_TRIAL**2)
 
 
-def _whole(poly: Poly) -> Rational:
-    return Rational(poly, ONE)
-
-
-def _key(value: Rational) -> str:
-    return key(value.top) if value.bottom == ONE else f"({key(value.top)})/({key(value.bottom)})"
-
-
 def _primes(value: int) -> list[tuple[int, int]]:
     """Prime factors with their multiplicities; what trial division does not split stays one factor, a square of it being seen."""
     if value.bit_length() > LARGEST_ROOT_BITS:
@@ -529,25 +461,8 @@ def _fraction_root(value: Fraction) -> Fraction | None:
 
 def _sign(poly: Poly) -> int:
     """The sign of a number in radicals and pi, 0 where it is no such number or close to zero."""
-    found = _approximate(poly)
+    found = approximate(poly)
     return 0 if found is None or abs(found[0]) < 1e-9 * found[1] else 1 if found[0] > 0 else -1
-
-
-def _approximate(poly: Poly) -> tuple[float, float] | None:
-    """The value of a number in radicals and pi, and the size of its terms; None for any other."""
-    total = scale = 0.0
-    try:
-        for monomial, coefficient in poly.items():
-            value = coefficient.numerator / coefficient.denominator
-            for name, e in monomial:
-                if name != "pi" and not name.startswith("n:"):
-                    return None
-                value *= (pi if name == "pi" else float(int(name[2:]))) ** float(e)
-            total += value
-            scale += abs(value)
-    except OverflowError:
-        return None
-    return total, scale
 
 
 def _of_numbers(name: str, numbers: list[Fraction]) -> Fraction | int | None:

@@ -14,7 +14,22 @@ from fractions import Fraction
 from typing import Any
 
 from posttrain.grading.forms import (
-    BaseNumeral, Call, Constant, Degrees, Form, Number, Percent, Power, Product, Quantity, Quotient, Ratio, Sum, Symbol, children,
+    BaseNumeral,
+    Call,
+    Chain,
+    Constant,
+    Degrees,
+    Form,
+    Number,
+    Percent,
+    Power,
+    Product,
+    Quantity,
+    Quotient,
+    Ratio,
+    Sum,
+    Symbol,
+    children,
 )  # fmt: skip
 from posttrain.grading.normal import has_series
 from posttrain.grading.polynomial import Beyond
@@ -30,6 +45,9 @@ _FLOAT: Mapping[str, Callable[[complex], complex]] = {
     "sinh": cmath.sinh, "cosh": cmath.cosh, "tanh": cmath.tanh, "coth": lambda z: 1 / cmath.tanh(z), "ln": cmath.log, "abs": abs,
     "Re": lambda z: z.real, "Im": lambda z: z.imag, "arg": cmath.phase, "factorial": lambda z: math.gamma(_real(z) + 1),
 }  # fmt: skip
+_WITHOUT_VALUE = frozenset(
+    ("factorial2", "forall", "cases", "aligned", "align", "pmod", "det", "gcd", "lcm", "int", "lim", "sum", "prod", "deg")
+)  # here; exact arithmetic and sympy know most of them
 _STEPS = {"floor": math.floor, "ceil": math.ceil, "sgn": lambda x: (x > 0) - (x < 0)}
 
 
@@ -67,15 +85,15 @@ def value(form: Form) -> float | None:
 
 
 def unknowns(form: Form) -> set[Form]:
-    """The symbols of a form, and the functions of symbols that have no known meaning."""
-    found: set[Form] = set()
-    waiting = [form]
-    while waiting:
-        form = waiting.pop()
-        if isinstance(form, Symbol):
-            found.add(form)
-        waiting += children(form)
-    return found
+    """The free symbols of a form: not the variable of a sum, integral or limit."""
+    match form:
+        case Symbol():
+            return {form}
+        case Call("sum" | "prod" | "int", (body, Symbol() as bound, *bounds)):
+            return (unknowns(body) - {bound}).union(*map(unknowns, bounds))
+        case Call("lim", (body, Chain((bound, target), _))):
+            return (unknowns(body) - {bound}) | unknowns(target)
+    return set().union(*map(unknowns, children(form)))
 
 
 def points(names: list[Form]) -> Iterator[dict[Form, complex]]:
@@ -159,6 +177,8 @@ def evaluate(form: Form, environment: Mapping[Form, complex], log_base: int | No
 def _call(name: str, args: tuple[Form, ...], environment: Mapping[Form, complex], log_base: int | None) -> Approximate:
     if name in ("sum", "prod") and len(args) == 4:
         return _series(name, *args, environment, log_base)
+    if name in _WITHOUT_VALUE:
+        raise Beyond(name)
     values = [evaluate(arg, environment, log_base) for arg in args]
     first = values[0]
     if name == "root":
@@ -183,8 +203,6 @@ def _call(name: str, args: tuple[Form, ...], environment: Mapping[Form, complex]
         return _rounded(complex(math.gamma(n + 1) / (math.gamma(k + 1) * math.gamma(n - k + 1))), 64)
     if name == "mod" and values[1].value:
         return _rounded(complex(_real(first.value) % _real(values[1].value)), 16)
-    if name in ("factorial2", "forall", "cases", "aligned", "align", "pmod", "det", "gcd", "lcm", "int", "lim", "sum", "prod", "deg"):
-        raise Beyond(name)
     seed = zlib.crc32(f"{name}/{len(values)}".encode())  # a function of no known meaning: some smooth one, the same on both sides
     mixed = sum((v.value * (1 + ((seed >> i) % 7) / 7) for i, v in enumerate(values)), (seed % 11) / 3 + 0j)
     return _apply(lambda z: cmath.sin(z) + 2, Approximate(mixed, sum(v.error for v in values) * 2))

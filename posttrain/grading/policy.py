@@ -23,7 +23,7 @@ class MathPolicy:
     answer_digits: int = 4
     """A decimal answer of at least so many significant digits to an exact reference may be rounded."""
     mixed_numbers: bool = True
-    """1 1/2 is 1.5 (True), or unreadable (False)."""
+    """A whole number before a proper fraction is added to it (True), or multiplied (False)."""
     thousands: bool = True
     """1,234 may be one number (True), or is always two (False)."""
     decimal_comma: bool = True

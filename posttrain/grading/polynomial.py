@@ -6,8 +6,9 @@ of a sum gives the sum back. A polynomial without terms is zero; two equal polyn
 """
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from fractions import Fraction
-from math import floor, gcd, lcm
+from math import floor, gcd, lcm, pi
 
 Exponent = int | Fraction
 Monomial = tuple[tuple[str, Exponent], ...]
@@ -167,3 +168,37 @@ def _bounded(a: Poly) -> Poly:
     if any(_bits(coefficient) > 2 * MOST_BITS for coefficient in a.values()):
         raise Beyond("too large a number")
     return a
+
+
+@dataclass(frozen=True, slots=True)
+class Rational:
+    """top / bottom; the bottom is 1 wherever it is a single term."""
+
+    top: Poly
+    bottom: Poly
+
+
+def whole(poly: Poly) -> Rational:
+    """A polynomial as a quotient."""
+    return Rational(poly, ONE)
+
+
+def quotient_key(value: Rational) -> str:
+    return key(value.top) if value.bottom == ONE else f"({key(value.top)})/({key(value.bottom)})"
+
+
+def approximate(poly: Poly) -> tuple[float, float] | None:
+    """The value of a number in radicals and pi, and the size of its terms; None for any other."""
+    total = scale = 0.0
+    try:
+        for monomial, coefficient in poly.items():
+            value = coefficient.numerator / coefficient.denominator
+            for name, e in monomial:
+                if name != "pi" and not name.startswith("n:"):
+                    return None
+                value *= (pi if name == "pi" else float(int(name[2:]))) ** float(e)
+            total += value
+            scale += abs(value)
+    except OverflowError:
+        return None
+    return total, scale

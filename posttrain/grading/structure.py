@@ -3,24 +3,54 @@
 Reading order: `Structure.same` sends a pair of forms to the rule for their kinds; every rule notes its name where it decides.
 """
 
-from itertools import product
+from itertools import pairwise, product
 from math import isclose
 
 from posttrain.grading.forms import (
-    EXPRESSIONS, Call, Chain, Constant, Form, Group, Listing, Matrix, NamedSet, Number, Percent, PlusMinus, Power, Product, Quantity,
-    Quotient, Ratio, SetBuilder, SetOf, SetOperation, Sum, Symbol, Text, children, difference, negative, number,
+    EXPRESSIONS,
+    Call,
+    Chain,
+    Constant,
+    Form,
+    Group,
+    Listing,
+    Matrix,
+    NamedSet,
+    Number,
+    Power,
+    Product,
+    SetBuilder,
+    SetOf,
+    SetOperation,
+    Sum,
+    Symbol,
+    Text,
+    children,
+    difference,
+    number,
 )  # fmt: skip
 from posttrain.grading.grammar import plain_words
 from posttrain.grading.intervals import NoRealSet, Piece, conjunction, pieces
+from posttrain.grading.names import (
+    MOST_ITEMS,
+    NAMING,
+    has_sign_choice,
+    members,
+    names_agree,
+    permutation,
+    permuted,
+    rename,
+    renamed_argument,
+    split_name,
+)
 from posttrain.grading.normal import Normaliser, substituted
-from posttrain.grading.numeric import unknowns, value
-from posttrain.grading.polynomial import Beyond, Poly, add, key, scaled
+from posttrain.grading.numeric import refuted, unknowns
+from posttrain.grading.polynomial import Beyond, Poly, add, scaled
 from posttrain.grading.values import PARAMETERS, NeedsAlgebra, Values, exact
+from posttrain.grading.vocabulary import NUMBER_WORDS
 
-MOST_ITEMS = 64
 _ORDER = ("<", "<=", ">", ">=")
 _FLIPPED = {"<": ">", "<=": ">=", ">": "<", ">=": "<=", "=": "=", "!=": "!="}
-_NUMBER_WORDS = {word: n for n, word in enumerate("zero one two three four five six seven eight nine ten eleven twelve".split())}
 
 
 class Structure(Values):
@@ -51,8 +81,8 @@ class Structure(Values):
         if a and a == b:
             return self.by("same words")
         for text, other in ((a, answer), (b, gold)):
-            if text in _NUMBER_WORDS and isinstance(other, Number):
-                return other.value == _NUMBER_WORDS[text] and self.by("number word")
+            if text in NUMBER_WORDS and isinstance(other, Number):
+                return other.value == NUMBER_WORDS[text] and self.by("number word")
             if text and text.isalpha() and len(text) <= 4 and isinstance(other, (Product, Power)):
                 return self.equal(other, Product(tuple(map(Symbol, text)))) and self.by("letters as a product")
         return self.by("words", False)
@@ -67,11 +97,11 @@ class Structure(Values):
         if self.policy.assignment == "required" and bool(gold_names) != bool(names):
             return self.by("assignment", False)
         if gold_value is not None and said is not None:
-            if gold_names and names and not _names_agree(gold_names, names, gold_value):
+            if gold_names and names and not names_agree(gold_names, names, gold_value):
                 return self.equations(gold, answer)
-            if _permuted(gold_names, names):
-                return self.by("tuple by names", isinstance(said, Group) and said.items == _permutation(gold_names, names, gold_value))
-            renamed = _renamed(gold_names, names, said)
+            if permuted(gold_names, names):
+                return self.by("tuple by names", isinstance(said, Group) and said.items == permutation(gold_names, names, gold_value))
+            renamed = renamed_argument(gold_names, names, said)
             return self.same(gold_value, renamed) and self.by("assignment")
         if gold_value is None and said is None:
             return self.equations(gold, answer)
@@ -94,20 +124,33 @@ class Structure(Values):
 
     def value_chain(self, gold: Form, answer: Chain) -> bool:
         """A calculation for an answer, "2 + 3 = 5": its end counts, if it does not contradict itself."""
-        if set(answer.relations) - {"=", "~"}:
+        if set(answer.relations) - NAMING:
             return self.by("relation", False)
         sides = [exact(item) for item in answer.items]
-        for (a, b), relation in zip(zip(sides, sides[1:]), answer.relations):
+        for (a, b), relation in zip(pairwise(sides), answer.relations):
             if relation == "=" and a is not None and b is not None and a != b and not _is_decimal(answer):
                 return self.by("contradiction", False)
         last = [item for item in answer.items if isinstance(item, EXPRESSIONS)]
-        if len(last) != len(answer.items) or any(unknowns(item) for item in answer.items):
+        if len(last) != len(answer.items):
+            return self.by("equation", False)
+        if any(unknowns(item) for item in answer.items) and not all(self.equal(item, answer.items[-1]) for item in answer.items[:-1]):
             return self.by("equation", False)
         if "~" in answer.relations:
             return any(self.same(gold, item) for item in (answer.items[0], answer.items[-1])) and self.by("value of a chain")
-        if any(not self.equal(answer.items[-1], item) for item in answer.items[:-1]):
+        if any(self._contradicts(item, answer.items[-1]) for item in answer.items[:-1]):
             return self.by("contradiction", False)
         return self.same(gold, answer.items[-1]) and self.by("value of a chain")
+
+    def _contradicts(self, a: Form, b: Form) -> bool:
+        """Whether two sides of a chain are known to differ, rounding left aside."""
+        if self.rounded(a, b) or self.rounded(b, a):
+            return False
+        normaliser = Normaliser()
+        try:
+            found = normaliser.equal(normaliser.normal(a), normaliser.normal(b))
+        except (Beyond, ZeroDivisionError):
+            found = None
+        return found is False or (found is None and refuted(a, b) is True)
 
     def equations(self, gold: Form, answer: Form) -> bool:
         """Two equations whose difference of sides agrees up to a factor."""
@@ -154,7 +197,12 @@ class Structure(Values):
                 pairs = zip(*(sorted(zip(side, form.items), key=lambda p: repr(p[0])) for side, form in zip(names, (gold, answer))))
                 return all(self.same(a, b) for (_, a), (_, b) in pairs) and self.by("list by names")
         for a, b in ((gold, answer), (answer, gold)):
-            if isinstance(a, Group) and isinstance(b, Listing) and not has_sign_choice(b) and not any(isinstance(i, Group) for i in b.items):
+            if (
+                isinstance(a, Group)
+                and isinstance(b, Listing)
+                and not has_sign_choice(b)
+                and not any(isinstance(i, Group) for i in b.items)
+            ):
                 if len(a.items) != len(b.items) or (a.left, a.right) != ("(", ")"):
                     return self.by("tuple", False)
                 pairs = zip(a.items, b.items) if a is gold else zip(b.items, a.items)
@@ -170,6 +218,8 @@ class Structure(Values):
         if max(len(golds), len(answers)) > MOST_ITEMS:
             return False
         if as_set and len(golds) != len(answers):
+            golds, answers = self._distinct_ones(golds), self._distinct_ones(answers)
+        if 1 in (len(golds), len(answers)):  # one answer that was written in two ways
             golds, answers = self._distinct_ones(golds), self._distinct_ones(answers)
         if len(golds) != len(answers):
             return False
@@ -223,7 +273,7 @@ class Structure(Values):
         except NoRealSet:
             return self._set_structure(gold, answer)
         for reading, form in zip(readings, (gold, answer)):
-            if isinstance(form, Listing):  # "x > 1 and x < 2"
+            if isinstance(form, Listing) and not form.word:  # "x > 1 and x < 2"
                 try:
                     reading.append(conjunction(form))
                 except NoRealSet:
@@ -286,127 +336,6 @@ class Structure(Values):
         return float(factor) if not add(x_top, scaled(y_top, factor), -1) else None
 
 
-def split_name(form: Form) -> tuple[tuple[Form, ...], Form | None]:
-    """("x =", 5) for "x = 5", no names and the form itself for anything without one, None for an equation that names nothing."""
-    if not isinstance(form, Chain):
-        return (), form
-    if set(form.relations) - {"=", "~"}:
-        return (), None
-    *names, last = form.items
-    if all(map(_is_name, names)) and not (len(names) == 1 and isinstance(names[0], Symbol) and names[0] in unknowns(last)):
-        return tuple(names), last
-    if len(form.items) == 2 and _is_name(last) and isinstance(names[0], EXPRESSIONS) and last not in unknowns(names[0]):
-        return (last,), names[0]
-    if _is_name(names[0]) and all(isinstance(item, EXPRESSIONS) for item in form.items[1:]):
-        return (names[0],), Chain(form.items[1:], form.relations[1:])
-    return (), None
-
-
-def members(form: Form, linked: bool = True) -> list[Form]:
-    """The answers that a form gives: items of lists and sets, both signs of a plus-minus; names are left out."""
-    match form:
-        case Listing(items) | SetOf(items):
-            return [member for item in items for member in members(item, linked)][: 4 * MOST_ITEMS]
-        case Chain():
-            value = split_name(form)[1]
-            return [form] if value is None or isinstance(value, Chain) else members(value, linked)
-        case Group(left, right, items) if has_sign_choice(form) and not linked:
-            sides = [members(item) for item in items]
-            return [Group(left, right, choice) for choice in product(*sides)][: 4 * MOST_ITEMS]
-    return [signed(form, sign) for sign in (1, -1)] if has_sign_choice(form) else [form]
-
-
-def has_sign_choice(form: Form) -> bool:
-    return isinstance(form, PlusMinus) or any(map(has_sign_choice, children(form)))
-
-
-def signed(form: Form, sign: int) -> Form:
-    """The form with one choice of all its signs."""
-    match form:
-        case PlusMinus(term, first):
-            inner = signed(term, sign)
-            return inner if first * sign > 0 else negative(inner)
-        case Sum(parts):
-            return Sum(tuple(signed(part, sign) for part in parts))
-        case Product(parts):
-            return Product(tuple(signed(part, sign) for part in parts))
-        case Quotient(a, b):
-            return Quotient(signed(a, sign), signed(b, sign))
-        case Power(a, b):
-            return Power(signed(a, sign), signed(b, sign))
-        case Call(name, args):
-            return Call(name, tuple(signed(arg, sign) for arg in args))
-        case Group(left, right, items):
-            return Group(left, right, tuple(signed(item, sign) for item in items))
-        case Percent(a):
-            return Percent(signed(a, sign))
-        case Quantity(a, unit):
-            return Quantity(signed(a, sign), unit)
-    return form
-
-
-def rename(form: Form, variable: Form, new: Form) -> Form:
-    """`substituted` through relations and sets as well."""
-    match form:
-        case Chain(items, relations):
-            return Chain(tuple(rename(item, variable, new) for item in items), relations)
-        case Listing(items):
-            return Listing(tuple(rename(item, variable, new) for item in items))
-        case Group(left, right, items):
-            return Group(left, right, tuple(rename(item, variable, new) for item in items))
-    return substituted(form, variable, new)
-
-
-def _is_name(form: Form) -> bool:
-    """What may stand before "=": a symbol, a function of symbols, the length |AB|, words, a tuple of names."""
-    match form:
-        case Symbol() | Text() | Constant("i"):
-            return True
-        case Constant("e"):
-            return False
-        case Call(name, args):
-            return name not in ("sin", "cos", "tan", "ln", "log", "root", "factorial", "det", "sum", "prod", "int", "lim") and all(
-                isinstance(arg, (Symbol, Number)) or (name in ("abs", "angle") and isinstance(arg, Product)) for arg in args
-            )
-        case Group("(", ")", items):
-            return bool(items) and all(map(_is_name, items))
-        case Product(factors):
-            return all(isinstance(factor, Symbol) and factor.name.isupper() for factor in factors) or (
-                len(factors) == 2 and isinstance(factors[0], Symbol) and factors[0].name.startswith("angle(")
-            )
-    return False
-
-
-def _names_agree(gold: tuple[Form, ...], answer: tuple[Form, ...], gold_value: Form) -> bool:
-    """x = 5 does not answer y = 5; but y = 2x and f(x) = 2x say the same."""
-    if set(gold) & set(answer) or any(isinstance(name, (Text, Call, Group)) for name in (*gold, *answer)):
-        return True
-    return bool(unknowns(gold_value))
-
-
-def _permuted(gold: tuple[Form, ...], answer: tuple[Form, ...]) -> bool:
-    """(x, y) = against (y, x) =."""
-    if not (len(gold) == len(answer) == 1 and isinstance(gold[0], Group) and isinstance(answer[0], Group)):
-        return False
-    return gold != answer and sorted(map(repr, gold[0].items)) == sorted(map(repr, answer[0].items))
-
-
-def _permutation(gold: tuple[Form, ...], answer: tuple[Form, ...], value: Form) -> tuple[Form, ...] | None:
-    if not isinstance(value, Group) or len(value.items) != len(gold[0].items):
-        return None
-    by_name = dict(zip(gold[0].items, value.items))
-    return tuple(by_name[name] for name in answer[0].items)
-
-
-def _renamed(gold_names: tuple[Form, ...], names: tuple[Form, ...], said: Form) -> Form:
-    """f(z) = z^2 for f(x) = x^2: the argument's name is free."""
-    for a, b in zip(gold_names, names):
-        if isinstance(a, Call) and isinstance(b, Call) and len(a.args) == len(b.args) == 1:
-            if isinstance(a.args[0], Symbol) and isinstance(b.args[0], Symbol) and a.args[0] not in unknowns(said):
-                return rename(said, b.args[0], a.args[0])
-    return said
-
-
 def _members(form: Form) -> Form:
     if isinstance(form, Chain) and form.relations[-1] == "in" and isinstance(form.items[0], (Symbol, Call, Group, Product)):
         return form.items[-1]
@@ -434,7 +363,7 @@ def _without_ranges(form: Form) -> Form:
     if not isinstance(form, Listing):
         return form
     kept = tuple(item for item in form.items if not _is_range(item))
-    return form if not kept else kept[0] if len(kept) == 1 else Listing(kept)
+    return form if not kept else kept[0] if len(kept) == 1 else Listing(kept, form.word)
 
 
 def _is_range(item: Form) -> bool:

@@ -10,26 +10,31 @@ from fractions import Fraction
 from functools import lru_cache
 
 from posttrain.grading.forms import (
-    BaseNumeral, Call, Constant, Degrees, Form, Number, Percent, Product, Quantity, Quotient, Ratio, Sum, children, number,
+    BaseNumeral,
+    Call,
+    Constant,
+    Degrees,
+    Form,
+    Number,
+    Percent,
+    Product,
+    Quantity,
+    Quotient,
+    Ratio,
+    Sum,
+    children,
+    number,
 )  # fmt: skip
 from posttrain.grading.normal import Normaliser, substituted
 from posttrain.grading.numeric import evaluate, refuted, unknowns
 from posttrain.grading.policy import MathPolicy
 from posttrain.grading.polynomial import Beyond
+from posttrain.grading.vocabulary import LENGTH, LONG_UNITS, OTHER_UNITS
 
 Prove = Callable[[Form, Form], tuple[bool, str]]
 PARAMETERS = frozenset("klmnj")  # letters for the whole number in a family of solutions
 CONSTANTS = frozenset("cCkK")  # of integration
 TRUNCATED_DIGITS = 6  # so many digits cut off instead of rounded still count
-
-_LENGTH = {"mm": "1/1000", "cm": "1/100", "dm": "1/10", "m": "1", "km": "1000", "in": "127/5000", "inch": "127/5000", "ft": "381/1250",
-           "foot": "381/1250", "feet": "381/1250", "yd": "1143/1250", "yard": "1143/1250", "mile": "201168/125", "mi": "201168/125"}  # fmt: skip
-_OTHERS = {
-    "time": {"s": "1", "sec": "1", "second": "1", "min": "60", "minute": "60", "h": "3600", "hr": "3600", "hour": "3600", "day": "86400"},
-    "money": {"cent": "1/100", "dollar": "1", "usd": "1"},
-    "mass": {"mg": "1/1000", "g": "1", "gram": "1", "kg": "1000", "kilogram": "1000"},
-}  # fmt: skip
-_LONG = {"millimeter": "mm", "centimeter": "cm", "meter": "m", "metre": "m", "kilometer": "km", "centimetre": "cm", "kilometre": "km"}
 
 
 class NeedsAlgebra(Exception):
@@ -48,6 +53,8 @@ class Values:
         """Whether the answer is the reference's value, with units, percents, degrees and rounding as the policy says."""
         if gold == answer:
             return self.by("same form")
+        if _is_residue(gold) != _is_residue(answer):  # 3 (mod 5) is 3 where the question is about residues
+            return self.equal(*(form.args[0] if _is_residue(form) else form for form in (gold, answer)))
         if isinstance(gold, Quantity) or isinstance(answer, Quantity):
             return self.quantities(gold, answer)
         if isinstance(gold, Percent) != isinstance(answer, Percent) and self.policy.percent == "either":
@@ -86,9 +93,8 @@ class Values:
         if isinstance(gold, Ratio) and isinstance(answer, Ratio):
             return self.ratios(gold, answer)
         answer = self.renamed(gold, answer)
-        if _decimals(gold) is not None or _decimals(answer) is not None:
-            if self.rounded(gold, answer):
-                return True
+        if self.rounded(gold, answer):
+            return True
         bases = (None, 10) if _has_log(gold) or _has_log(answer) else (None,)
         return any(self.algebra(gold, answer, base) for base in bases)
 
@@ -189,11 +195,11 @@ def unit_scale(unit: str) -> tuple[str, Fraction] | None:
     if "^" in words:
         words, _, exponent_text = words.partition("^")
         power = int(exponent_text) if exponent_text.isdecimal() and len(exponent_text) == 1 else 1
-    words = words if words in _LENGTH else words.removesuffix("s") or words
-    words = _LONG.get(words, "foot" if words == "feet" else "inch" if words == "inche" else words)
-    if words in _LENGTH:
-        return f"length^{power}", Fraction(_LENGTH[words]) ** power
-    for dimension, table in _OTHERS.items():
+    words = words if words in LENGTH else words.removesuffix("s") or words
+    words = LONG_UNITS.get(words, "foot" if words == "feet" else "inch" if words == "inche" else words)
+    if words in LENGTH:
+        return f"length^{power}", Fraction(LENGTH[words]) ** power
+    for dimension, table in OTHER_UNITS.items():
         if words in table and power == 1:
             return dimension, Fraction(table[words])
     return None
@@ -224,6 +230,10 @@ def _is_whole(form: Form) -> bool:
     return value is not None and value.denominator == 1
 
 
+def _is_residue(form: Form) -> bool:
+    return isinstance(form, Call) and form.name == "pmod"
+
+
 def _is_time(ratio: Ratio) -> bool:
     parts = ratio.written.split(":")
     return any(part.startswith("0") for part in parts) or any(exact(part) == 0 for part in ratio.parts)
@@ -237,5 +247,3 @@ def _has_pi(form: Form) -> bool:
 @lru_cache(maxsize=4096)
 def _has_log(form: Form) -> bool:
     return (isinstance(form, Call) and form.name == "log" and len(form.args) == 1) or any(map(_has_log, children(form)))
-
-

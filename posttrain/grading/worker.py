@@ -15,6 +15,7 @@ from posttrain.grading import math
 from posttrain.grading.policy import MathPolicy
 from posttrain.types import Verdict
 
+
 def main(cpu_s: float, memory_mib: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -1,4 +1,4 @@
-"""Labelled answers of real models and of other graders' test suites, read from beside the repository, or from SHARED_DATA, where they are."""
+"""Labelled answers of real models and of other graders' test suites, from beside the repository or from SHARED_DATA."""
 
 import gzip
 import json

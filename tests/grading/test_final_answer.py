@@ -3,7 +3,7 @@ import time
 
 import pytest
 
-from posttrain.grading.answer import fallback_answer, final_answer, find_answer
+from posttrain.grading.answer import fallback_answer, final_answer
 
 
 @pytest.mark.parametrize(

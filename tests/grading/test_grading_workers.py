@@ -58,8 +58,8 @@ def test_a_question_that_never_ends_is_a_timeout_and_the_next_one_is_answered():
 
 def test_a_timeout_counts_only_when_met_twice_the_second_time_alone(tmp_path):
     marker = tmp_path / "asked"
-    once = BUSY.replace('while answer == "busy":', f'import os\n    first = not os.path.exists({str(marker)!r})\n    open({str(marker)!r}, "w")'
-                        '\n    while first and answer == "busy":')  # fmt: skip
+    first = f'import os\n    first = not os.path.exists({str(marker)!r})\n    open({str(marker)!r}, "w")'
+    once = BUSY.replace('while answer == "busy":', first + '\n    while first and answer == "busy":')
     pool = Pool(1, Limits(cpu_s=0.2), [sys.executable, "-c", once])
     try:
         assert [verdict.status for verdict in pool.ask_all([("1", "busy"), ("1", "quick")])] == ["correct", "correct"]
@@ -233,7 +233,8 @@ def test_what_exact_arithmetic_decides_starts_no_worker_and_loads_neither_torch_
 import sys
 from posttrain.grading import batch
 import posttrain.tasks
-assert [v.status for v in batch.compare([("5", "5.0"), ("5", "6"), ("5", None), ("x^2-1", "(x-1)(x+1)")])] == ["correct", "wrong", "no_answer", "correct"]
+verdicts = batch.compare([("5", "5.0"), ("5", "6"), ("5", None), ("x^2-1", "(x-1)(x+1)")])
+assert [v.status for v in verdicts] == ["correct", "wrong", "no_answer", "correct"]
 print(batch._shared, [name for name in ("torch", "sympy", "mpmath", "math_verify", "transformers", "datasets") if name in sys.modules])
 """
     process = run(code)
