@@ -18,6 +18,7 @@ class Found(NamedTuple):
 
 _BOX = re.compile(r"\\(?:begin)?(?:boxed|fbox)\s*\{|\\(?:boxed|fbox)\s+([^\s{}$\\]+)|\\.|[{}]", re.DOTALL)
 _ESCAPED_BOX = re.compile(r"(?<!\\)\\\\(?=(?:boxed|fbox)\s*\{)")
+BEFORE_BOX = 20_000  # characters before the last box in which others may belong to it
 MOST_JOINED = 12
 LONGEST_LINE = 500  # characters of a closing line that are read
 LAST_CHARACTERS = 4_000  # in which a fallback is looked for
@@ -82,6 +83,7 @@ def _last_box(text: str) -> str | None:
 
     Boxes that only "and", "or", a comma or a space joins are one answer: $\boxed{2}$ and $\boxed{-2}$ is "2, -2".
     """
+    text = text[max(0, max(text.rfind("boxed"), text.rfind("fbox")) - BEFORE_BOX) :]
     text = _ESCAPED_BOX.sub(r"\\", text)
     open_braces: list[int] = []  # where a box's content starts, -1 for any other brace
     boxes: list[tuple[int, int]] = []
