@@ -20,8 +20,8 @@ class MathPolicy:
     """dropped: "x = 5" is "5"; required: a reference with a name needs an answer with it."""
     gold_digits: int = 3
     """A decimal reference of at least so many significant digits is a rounded one: an exact answer need only round to it."""
-    answer_digits: int = 4
-    """A decimal answer of at least so many significant digits to an exact reference may be rounded."""
+    answer_digits: int = 6
+    """A decimal answer of at least so many significant digits to an exact reference may be rounded: 1.41421 for a root of 2, not 1.414."""
     mixed_numbers: bool = True
     """A whole number before a proper fraction is added to it (True), or multiplied (False)."""
     thousands: bool = True

@@ -45,7 +45,7 @@ from posttrain.grading.names import (
 )
 from posttrain.grading.normal import Normaliser, substituted
 from posttrain.grading.numeric import refuted, unknowns
-from posttrain.grading.polynomial import Beyond, Poly, add, scaled
+from posttrain.grading.polynomial import Beyond, Exponent, Poly, add, scaled
 from posttrain.grading.values import PARAMETERS, NeedsAlgebra, Values, exact
 from posttrain.grading.vocabulary import NUMBER_WORDS
 
@@ -326,7 +326,7 @@ class Structure(Values):
         except (Beyond, ZeroDivisionError):
             return None
         if not x.top or not y.top or x.top.keys() != y.top.keys():
-            x_top, y_top = (_without_common_factor(poly) for poly in (x.top, y.top))
+            x_top, y_top = (_without_denominators(poly) for poly in (x.top, y.top))
             if not x_top or x_top.keys() != y_top.keys():
                 return None
         else:
@@ -400,14 +400,16 @@ def _letters(form: Form) -> str:
     return ""
 
 
-def _without_common_factor(poly: Poly) -> Poly:
-    """Divided by the symbols that stand in every term."""
-    if not poly:
-        return poly
-    shared = set.intersection(*({name for name, _ in monomial if name.startswith("s:")} for monomial in poly))
-    least = {name: min(dict(monomial)[name] for monomial in poly) for name in shared}
+def _without_denominators(poly: Poly) -> Poly:
+    """Multiplied by the symbols that stand below a term: y = 6/x as xy = 6. Factors are left: x^2 = x is not x = 1."""
+    least: dict[str, Exponent] = {}
+    for monomial in poly:
+        for name, e in monomial:
+            if name.startswith("s:") and e < least.get(name, 0):
+                least[name] = e
     out = {}
     for monomial, coefficient in poly.items():
-        rest = tuple((name, e - least.get(name, 0)) for name, e in monomial if e != least.get(name, 0))
-        out[rest] = coefficient
+        exponents = dict(monomial)
+        raised = {name: exponents.get(name, 0) - least.get(name, 0) for name in exponents.keys() | least.keys()}
+        out[tuple(sorted((name, e) for name, e in raised.items() if e))] = coefficient
     return out

@@ -29,7 +29,7 @@ from posttrain.grading.normal import Normaliser, substituted
 from posttrain.grading.numeric import evaluate, refuted, unknowns
 from posttrain.grading.policy import MathPolicy
 from posttrain.grading.polynomial import Beyond
-from posttrain.grading.vocabulary import LENGTH, LONG_UNITS, OTHER_UNITS
+from posttrain.grading.vocabulary import LENGTH, LONG_UNITS, OPPOSITES, OTHER_UNITS
 
 Prove = Callable[[Form, Form], tuple[bool, str]]
 PARAMETERS = frozenset("klmnj")  # letters for the whole number in a family of solutions
@@ -76,6 +76,8 @@ class Values:
         gold_value, value = (form.value if isinstance(form, Quantity) else form for form in (gold, answer))
         if self.policy.units == "required" and bool(gold_unit) != bool(unit):
             return self.by("units", False)
+        if any(a in gold_unit and b in unit for a, b in OPPOSITES):
+            return self.by("opposite words", False)
         gold_scale, scale = unit_scale(gold_unit), unit_scale(unit)
         if gold_scale and scale and gold_scale != scale:
             if gold_scale[0] != scale[0]:

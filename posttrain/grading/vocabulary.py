@@ -79,3 +79,5 @@ OTHER_UNITS = {
     "mass": {"mg": "1/1000", "g": "1", "gram": "1", "kg": "1000", "kilogram": "1000"},
 }
 LONG_UNITS = {"millimeter": "mm", "centimeter": "cm", "meter": "m", "metre": "m", "kilometer": "km", "centimetre": "cm", "kilometre": "km"}
+_OPPOSED = (("am", "pm"), ("north", "south"), ("east", "west"), ("left", "right"), ("up", "down"), ("gain", "loss"), ("profit", "loss"))
+OPPOSITES = tuple(pair for a, b in _OPPOSED for pair in ((a, b), (b, a)))  # words after a value that contradict each other
