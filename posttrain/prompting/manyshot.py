@@ -16,7 +16,7 @@ joined text is what the template renders.
 import bisect
 import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
 from posttrain.prompting.chat import ChatFormat, TemplateError
@@ -85,6 +85,16 @@ class ManyShotPrompt:
         before = self._asked(problem) + self.frame.reply
         item, whole = self.encode(before), self.encode(before + space + answer)
         return whole[len(item) :] if whole[: len(item)] == item else self.encode(space + answer)
+
+    def permuted(self, places: Sequence[int]) -> "ManyShotPrompt":
+        """The prompts of the shots at `places`, in that order; nothing is encoded again."""
+        pieces = [self.ids[: self.ends[0]], *(self.ids[self.ends[i] : self.ends[i + 1]] for i in places)]
+        return replace(
+            self,
+            shots=tuple(self.shots[i] for i in places),
+            ids=tuple(itertools.chain.from_iterable(pieces)),
+            ends=tuple(itertools.accumulate(map(len, pieces))),
+        )
 
     def text(self, num_shots: int, problem: Problem, similar: Sequence[Shot] = ()) -> str:
         """The whole prompt as the model reads it, the template's own text included."""

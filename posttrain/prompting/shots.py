@@ -6,7 +6,7 @@ Read on in `selection.py` (which shots may stand in a prompt), `order.py` (in wh
 import dataclasses
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import ClassVar, Literal, TypeAlias
 
@@ -15,6 +15,8 @@ from posttrain.run import write_atomic
 from posttrain.types import DataError, Problem
 
 ShotSource: TypeAlias = Literal["human", "model", "question"]
+Baseline: TypeAlias = Callable[[Sequence[Problem], Sequence[Problem]], list[float]]
+"""Learn from the first (one or more, as shots), answer the second: what each answer is worth, from 0 to 1."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -76,6 +78,8 @@ class InContextTask:
     max_tokens: int = 512
     stop: tuple[str, ...] = ()
     """An answer ends before the first of these."""
+    baselines: Mapping[str, Baseline] = field(default_factory=dict)
+    """What other learners make of the same shots and items, by the name that tables and legends give them."""
 
 
 class PromptError(ValueError):

@@ -37,8 +37,6 @@ class VLLMEngineConfig:
     """Share of the GPU's memory for vLLM (weights, cache and all); the rest is for training. Not used on a CPU."""
     kv_cache_gib: PositiveFloat = 1.0
     """Size of the key-value cache on a CPU, GiB. Not used on a GPU."""
-    prefix_cache: bool = True
-    """Keep what prompts begin with for the next ones. Off only to measure what it saves."""
     enforce_eager: bool = False
     """No CUDA graphs: slower, but starts faster and takes less memory. On a CPU it is always so."""
     timeout_s: PositiveFloat = 1800.0
@@ -103,7 +101,6 @@ def open_engine(
             gpu_memory_utilization=cfg.gpu_memory_utilization,
             kv_cache_gib=cfg.kv_cache_gib,
             enforce_eager=cfg.enforce_eager,
-            prefix_cache=cfg.prefix_cache,
             text_stops=text_stops,
             timeout_s=cfg.timeout_s,
         )

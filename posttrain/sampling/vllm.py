@@ -8,9 +8,11 @@ Read against vLLM 0.31. Three things differ on a CPU: linear weights are repacke
 import os
 import queue
 import random
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -50,12 +52,12 @@ class VLLMEngine:
         gpu_memory_utilization: float = 0.4,
         kv_cache_gib: float = 1.0,
         enforce_eager: bool = False,
-        prefix_cache: bool = True,
         text_stops: bool = False,
         timeout_s: float = 1800.0,
     ) -> None:
         self.on_cpu = not torch.cuda.is_available()
         self.eos_ids, self.timeout_s, self.cached_tokens = tuple(eos_ids), timeout_s, 0
+        self.reads_cache = True  # False to measure what the prefix cache saves
         self._died = ""
         self._expected: dict[str, Tensor] = {}
         self._worker = _Worker()
@@ -64,7 +66,7 @@ class VLLMEngine:
             "model": model_folder,
             "dtype": dtype,
             "max_model_len": max_model_len,
-            "enable_prefix_caching": prefix_cache,
+            "enable_prefix_caching": True,
             "skip_tokenizer_init": not text_stops,
             "generation_config": "vllm",  # not the folder's top-p and the like
             "logprobs_mode": "processed_logprobs",  # at the sampling temperature
@@ -104,6 +106,7 @@ class VLLMEngine:
                 ignore_eos=True,  # the list above is complete
                 stop=list(sampling.stop),
                 detokenize=bool(sampling.stop),
+                skip_reading_prefix_cache=not self.reads_cache,
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
             for seed in seeds
@@ -254,13 +257,24 @@ def _start(options: dict[str, Any]) -> Any:
     from vllm import LLM
 
     python, numpy, set_num_threads = random.getstate(), np.random.get_state(), torch.set_num_threads
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng(), warnings.catch_warnings(), _hidden("llvmlite.binding.ffi"):
         warnings.simplefilter("ignore", FutureWarning)  # about vLLM's own use of torch
         llm = LLM(**options)
     random.setstate(python)
     np.random.set_state(numpy)
     torch.set_num_threads = set_num_threads
     return llm
+
+
+@contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """Keep a loaded module out of `sys.modules`: vLLM looks for its kernels among the objects of all modules, and trips over this one's."""
+    module = sys.modules.pop(name, None)
+    try:
+        yield
+    finally:
+        if module is not None:
+            sys.modules[name] = module
 
 
 def _stop(llm: Any, keep_group: bool) -> None:

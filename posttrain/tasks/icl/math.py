@@ -1,4 +1,4 @@
-r"""MATH shots, tested on MATH-500 or, as transfer, on GSM8K (arXiv 2404.11018, sections 3 and A.4); graded by algebra.
+r"""MATH shots, tested on MATH-500 or, as transfer, on GSM8K (arXiv 2404.11018); graded by algebra.
 
 The usual few-shot prompt is Minerva's four problems (arXiv 2206.14858), which are problems of MATH's training set and are looked up there.
 """

@@ -43,8 +43,8 @@ def make_icl(cfg: SentimentInContext) -> InContextTask:
         name=f"sentiment_{cfg.labels}",
         load=lambda split: load(cfg, split),
         layout=Layout(
-            question_label="Input: ",
-            answer_label="\nOutput: ",
+            question_label="Input:\n",
+            answer_label="\nOutput:\n",
             divider="\n\n",
             announce="You will be given inputs like these:",
             instruction=f"Write the label of the input, one of {', '.join(WRITTEN[cfg.labels])}, and nothing else.",

@@ -11,8 +11,8 @@ from posttrain.types import Problem
 
 SPLITS = {"pool": "train", "test": "test"}
 LAYOUT = Layout(
-    question_label="Problem: ",
-    answer_label="\nSolution: ",
+    question_label="Problem:\n",
+    answer_label="\nSolution:\n",
     divider="\n\n",
     announce="You will be provided Problems similar to the ones below:",
     instruction="Answer with the numbers that add up, as in \\boxed{ 1 + 2 }.",

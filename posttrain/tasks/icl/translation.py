@@ -55,8 +55,8 @@ def make_icl(cfg: TranslationInContext) -> InContextTask:
         name="translation",
         load=lambda split: load(cfg, split),
         layout=Layout(
-            question_label=f"{given}: ",
-            answer_label=f"\n{wanted}: ",
+            question_label=f"{given}:\n",
+            answer_label=f"\n{wanted}:\n",
             divider="\n\n",
             preamble=f"{task} Sentences with their translations follow; translate the last one in the same way.\n\n",
             announce=f"{task} You will be given sentences like these:",

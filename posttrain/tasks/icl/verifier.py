@@ -1,4 +1,4 @@
-"""A verifier made of shots: is this solution right? The likelihood of "Yes" then picks the best of four (arXiv 2404.11018, section 3.5).
+"""A verifier made of shots: is this solution right? The likelihood of "Yes" then picks the best of four.
 
 Rows are candidate solutions: `question`, `solution`, and `correct`, the verdict of tests or of a grader. The pool teaches, the test has
 four candidates to every problem. P(yes) is normalised over "Yes" and "No"; the accuracy of the picks lies between pass@1 and pass@4 if
@@ -21,7 +21,7 @@ YES, NO = "Yes", "No"
 VERDICT_FIELDS = ("correct", "expected", "passed")
 LAYOUT = Layout(
     question_label="Problem:\n",
-    answer_label="\n\nIs the solution correct? ",
+    answer_label="\n\nIs the solution correct?\n",
     divider="\n\n----------\n\n",
     preamble="Solutions to problems follow, each with a word on whether it is correct.\n\n",
     instruction="Say whether the solution is correct: Yes or No.",

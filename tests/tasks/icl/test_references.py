@@ -58,6 +58,14 @@ def test_a_reference_never_shows_in_a_question_but_as_one_of_several_choices(kin
 
 
 @pytest.mark.parametrize("kind", TASKS)
+def test_an_answer_starts_on_a_line_of_its_own_and_its_stop_comes_in_the_divider(kind):
+    """An answer's first token is then the same in a shot and in what a model writes; a model that goes on with a next shot is cut."""
+    task = icl_task(kind, **TASKS[kind])
+    assert task.layout.answer_label.endswith("\n")
+    assert any(stop in f"{task.layout.divider}{task.layout.question_label}" for stop in task.stop)
+
+
+@pytest.mark.parametrize("kind", TASKS)
 def test_a_config_reads_back_from_its_own_dump(kind, tmp_path):
     cfg = build(Recipe, [("recipe", {"task": {"kind": kind, **TASKS[kind]}})])
     (tmp_path / "recipe.yaml").write_text(dump(cfg))

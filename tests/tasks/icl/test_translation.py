@@ -25,7 +25,7 @@ def test_the_two_sides_go_together_line_by_line():
 
 def test_the_layout_names_the_languages():
     layout = german().layout
-    assert (layout.question_label, layout.answer_label) == ("English: ", "\nGerman: ")
+    assert (layout.question_label, layout.answer_label) == ("English:\n", "\nGerman:\n")
     assert "from English into German" in layout.instruction
 
 

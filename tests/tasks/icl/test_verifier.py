@@ -1,11 +1,10 @@
 import json
-import math
 
 import pytest
 
-from posttrain.tasks.icl.choices import choice_probs
+from posttrain.rollout.store import write_episodes
 from posttrain.tasks.icl.verifier import BestOf, best_of
-from posttrain.types import DataError
+from posttrain.types import Completion, DataError, Episode, Turn, Verdict
 from tests.tasks.icl.fixtures import HOSTILE, SHARED, icl_task, item, sources
 
 FILES = sources("verifier_pool.jsonl", "verifier_test.jsonl")
@@ -35,17 +34,21 @@ def test_a_verdict_that_is_neither_true_nor_false_is_an_error_with_its_line(tmp_
         icl_task("verifier", sources={"pool": str(tmp_path / "rows.jsonl")}).load("pool")
 
 
-def test_a_stored_evaluation_is_a_file_of_candidates(tmp_path):
-    rows = [
-        {"problem": {"question": "1+1?"}, "turns": [{"text": " 2 ", "verdict": {"status": "correct"}}, {"text": "3", "verdict": {}}]},
-        {"problem": {"question": "1+1?"}, "turns": [{"text": "3", "verdict": {"status": "no_answer"}}]},
-        {"problem": {"question": "1+1?"}, "turns": [{"text": "4", "verdict": {"status": "unscored"}}]},
+def episode(*attempts: tuple[str, str]) -> Episode:
+    completion = Completion(ids=(1,), logprobs=(0.0,), finish="stop")
+    turns = [
+        Turn(prompt_ids=(7, *[1] * nth), completion=completion, text=text, answer=None, verdict=Verdict(status=status))
+        for nth, (text, status) in enumerate(attempts)
     ]
+    return Episode(problem=item("2", question="1+1?"), turns=tuple(turns))
+
+
+def test_a_stored_evaluation_is_a_file_of_candidates_its_first_attempts(tmp_path):
     path = tmp_path / "episodes.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    write_episodes(path, [episode((" 2 ", "correct"), ("3", "wrong")), episode(("3", "no_answer")), episode(("4", "unscored"))])
     pool = icl_task("verifier", sources={"pool": str(path)}).load("pool")
     assert [(shot.question, shot.solution) for shot in pool] == [("1+1?\n\nSolution:\n2", "Yes"), ("1+1?\n\nSolution:\n3", "No")]
-    path.write_text(json.dumps({"problem": {"question": "1+1?"}, "turns": []}) + "\n")
+    write_episodes(path, [episode()])
     with pytest.raises(DataError, match=r"episodes.jsonl:1: not an episode: IndexError"):
         icl_task("verifier", sources={"pool": str(path)}).load("pool")
 
@@ -76,27 +79,6 @@ def test_figures_set_the_picks_beside_their_bounds_and_right_beside_wrong():
     weighed = [(problem, {"Yes": 0.8 if problem.solution == "Yes" else 0.3, "No": 0.5}) for problem in task.load("test")]
     named = task.weigh(weighed)
     assert named == pytest.approx({"pass@1": 0.25, "picked": 2 / 3, "pass@n": 2 / 3, "P(yes) if right": 0.8, "P(yes) if wrong": 0.3})
-
-
-class TableScorer:
-    """A scorer with a unigram table: log p of a token whatever comes before it."""
-
-    def __init__(self, probs: dict[int, float]) -> None:
-        self.probs = probs
-
-    def score(self, prompts, continuations):
-        return [tuple(math.log(self.probs[token]) for token in ids) for ids in continuations]
-
-
-def test_probabilities_are_of_whole_choices_and_normalised_over_them():
-    """Yes is one token of 0.06, No two of 0.2 and 0.1: 0.06 against 0.02."""
-    rows = choice_probs(TableScorer({1: 0.06, 2: 0.2, 3: 0.1}), [(7,), (8, 9)], {"Yes": (1,), "No": (2, 3)})
-    assert rows == [pytest.approx({"Yes": 0.75, "No": 0.25})] * 2
-
-
-def test_choices_that_are_all_but_impossible_still_have_probabilities():
-    (row,) = choice_probs(TableScorer({1: 1e-300, 2: 1e-300}), [(7,)], {"Yes": (1, 1), "No": (2, 2)})
-    assert row == pytest.approx({"Yes": 0.5, "No": 0.5})
 
 
 def test_published_solutions_of_four_models_are_candidates_as_they_come():
