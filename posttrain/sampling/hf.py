@@ -2,7 +2,8 @@
 
 `generate()` of transformers spends more on its options than a small model does on its arithmetic, has one random state for a whole
 batch, and gives logits, not log-probabilities. Here each row draws from uniform numbers of its own, so that a row's tokens do not
-depend on its neighbours; equal prompts are read once; rows that ended leave the batch.
+depend on its neighbours; equal prompts are read once, and so is what prompts begin with in common (`reader.py`); rows that ended leave
+the batch.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -14,28 +15,41 @@ import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
+from posttrain.sampling.reader import PrefixReader, can_share
 from posttrain.sampling.weights import checked, checkpoint_names
 from posttrain.types import Completion, EngineError, Sampling, TokenIds
 
 if TYPE_CHECKING:
     from torch import nn
+    from transformers import PreTrainedTokenizerBase
 
 
 class HFEngine:
     """Samples from `model`, which may be the very module that is being trained (`shared=True`).
 
     Sampling runs in eval mode without gradients and leaves every training flag as it was. `eos_ids` all end a row; `pad_id` is only
-    ever masked, so it may equal one of them. At most `max_rows` rows are decoded together.
+    ever masked, so it may equal one of them. At most `max_rows` rows, and together `max_cache_tokens` tokens of them, are decoded at a
+    time. `tokenizer` is needed for text stops only.
     """
 
     def __init__(
-        self, model: "nn.Module", eos_ids: Sequence[int], *, pad_id: int | None = None, max_rows: int = 256, shared: bool = False
+        self,
+        model: "nn.Module",
+        eos_ids: Sequence[int],
+        *,
+        pad_id: int | None = None,
+        max_rows: int = 256,
+        max_cache_tokens: int = 1 << 19,
+        shared: bool = False,
+        tokenizer: "PreTrainedTokenizerBase | None" = None,
     ) -> None:
         if hasattr(model, "peft_config") and not shared:
             raise EngineError(
                 "hf: a model under an adapter cannot take merged weights; give the plain model, or shared=True to sample from it"
             )
-        self.model, self.max_rows, self.shared = model, max_rows, shared
+        self.model, self.max_rows, self.max_cache_tokens, self.shared = model, max_rows, max_cache_tokens, shared
+        self.tokenizer, self.cached_tokens = tokenizer, 0
+        self._reader = PrefixReader(model) if can_share(model) else None
         config = model.config
         self.num_ids: int = config.get_text_config().vocab_size
         self.max_length: int = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30
@@ -48,13 +62,27 @@ class HFEngine:
     def generate(self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """One completion per prompt, in order; a row ends at an eos id, after `max_tokens`, or where the model's positions end."""
         self._check(prompts, seeds)
-        order = sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i]))  # little padding, equal prompts side by side
+        if sampling.stop and self.tokenizer is None:
+            raise EngineError("hf: text stops need the tokenizer that reads the ids; give the engine one")
         results: dict[int, Completion] = {}
-        with _eval_mode(self.model), torch.no_grad():
-            for start in range(0, len(order), self.max_rows):
-                rows = order[start : start + self.max_rows]
+        with _eval_mode(self.model), torch.no_grad(), self._held_prefix():
+            for rows in self._batches(prompts, sampling.max_tokens):
                 results.update(zip(rows, self._decode([prompts[i] for i in rows], sampling, [seeds[i] for i in rows])))
-        return [results[i] for i in range(len(prompts))]
+        completions = [results[i] for i in range(len(prompts))]
+        self.cached_tokens = sum(completion.num_cached or 0 for completion in completions)
+        return completions
+
+    def score(self, prompts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[tuple[float, ...]]:
+        """Row i: log p of each token of continuation i after prompt i and the tokens before it, at temperature 1."""
+        rows = [(*prompt, *continuation) for prompt, continuation in zip(prompts, continuations, strict=True)]
+        self._check(prompts, range(len(rows)))
+        self._check_whole(rows)
+        self.cached_tokens = 0
+        with _eval_mode(self.model), torch.no_grad(), self._held_prefix():
+            if self._reader is not None:
+                scores, self.cached_tokens = self._reader.score(prompts, continuations)
+                return scores
+            return [self._score_alone(row, len(continuation)) for row, continuation in zip(rows, continuations)]
 
     def probe_logprobs(self, ids: TokenIds) -> list[float]:
         """log p(ids[i] | ids[:i]) at temperature 1 for i >= 1: what a pusher of weights compares with its own forward pass."""
@@ -75,9 +103,13 @@ class HFEngine:
         with torch.no_grad():
             for name, tensor in checked(weights, targets, "hf"):
                 targets[name].copy_(tensor)
+        if self._reader is not None:
+            self._reader.forget()
 
     def close(self) -> None:
-        """Nothing to release: the module belongs to whoever made it."""
+        """Let go of the held prefix; the module belongs to whoever made it."""
+        if self._reader is not None:
+            self._reader.forget()
 
     @property
     def _device(self) -> torch.device:
@@ -92,6 +124,35 @@ class HFEngine:
             if max(prompt) >= self.num_ids:
                 raise EngineError(f"hf: prompt {i} holds id {max(prompt)}, the model has {self.num_ids}: is this its tokenizer?")
 
+    def _check_whole(self, rows: Sequence[TokenIds]) -> None:
+        for i, row in enumerate(rows):
+            if len(row) > self.max_length:
+                raise EngineError(f"hf: prompt and continuation {i} have {len(row)} tokens together; the model takes {self.max_length}")
+            if max(row) >= self.num_ids:
+                raise EngineError(f"hf: continuation {i} holds id {max(row)}, the model has {self.num_ids}: is this its tokenizer?")
+
+    @contextmanager
+    def _held_prefix(self) -> Iterator[None]:
+        """The prefix read last stays for the next call, unless the weights are another's, who may change them in between."""
+        try:
+            yield
+        except BaseException:
+            self.close()
+            raise
+        if self.shared:
+            self.close()
+
+    def _batches(self, prompts: Sequence[TokenIds], max_tokens: int) -> Iterator[list[int]]:
+        """Rows decoded together: of like length, so that there is little padding, and equal prompts side by side."""
+        batch: list[int] = []
+        for i in sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i])):
+            if batch and (len(batch) == self.max_rows or (len(batch) + 1) * (len(prompts[i]) + max_tokens) > self.max_cache_tokens):
+                yield batch
+                batch = []
+            batch.append(i)
+        if batch:
+            yield batch
+
     def _decode(self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         limits = [min(sampling.max_tokens, self.max_length - len(prompt)) for prompt in prompts]
         steps, device = max(limits), self._device
@@ -100,15 +161,21 @@ class HFEngine:
         logp_BT = torch.zeros(len(prompts), steps, dtype=torch.float32, device=device)
         eos = torch.tensor(self.eos_ids, device=device)
 
-        logits_BV, cache, mask_BL, position_B = self._prefill(prompts, steps)
+        logits_BV, cache, mask_BL, position_B, num_cached = self._prefill(prompts, steps)
         padded = not bool(mask_BL.all())
         context = mask_BL.shape[1] - steps
         row_B = torch.arange(len(prompts), device=device)  # which row each line of the batch is, as rows that ended leave it
         ended_B = torch.zeros_like(row_B, dtype=torch.bool)
+        ends = [steps + 1] * len(prompts)  # how many tokens each row has, its last one included
         for t in range(steps):
             token_B, drawn_logp_B = draw(logits_BV, sampling.temperature, None if uniform_BT is None else uniform_BT[row_B, t])
             ids_BT[row_B, t], logp_BT[row_B, t] = token_B, drawn_logp_B
-            ended_B = ended_B | torch.isin(token_B, eos)
+            new_B = torch.isin(token_B, eos)
+            if sampling.stop:
+                new_B = new_B | self._stopped(ids_BT[row_B, : t + 1], sampling.stop)
+            for row in row_B[new_B & ~ended_B].tolist():
+                ends[row] = t + 1
+            ended_B = ended_B | new_B
             num_ended = int(ended_B.sum())
             if num_ended == len(row_B) or t + 1 == steps:
                 break
@@ -118,10 +185,25 @@ class HFEngine:
                 row_B, mask_BL, position_B, token_B, ended_B = (x[keep] for x in (row_B, mask_BL, position_B, token_B, ended_B))
             logits_BV = self._forward(token_B[:, None], mask_BL[:, : context + t + 1] if padded else None, position_B[:, None], cache)
             position_B = (position_B + 1).clamp(max=self.max_length - 1)  # a row that is full may still be in the batch
-        return self._completions(ids_BT, logp_BT, limits)
+        return [
+            Completion(
+                ids=tuple(ids[: min(end, limit)]),
+                logprobs=tuple(logp[: min(end, limit)]),
+                finish="stop" if end <= limit else "length",
+                num_cached=cached,
+            )
+            for ids, logp, end, limit, cached in zip(ids_BT.tolist(), logp_BT.tolist(), ends, limits, num_cached)
+        ]
 
-    def _prefill(self, prompts: Sequence[TokenIds], steps: int) -> tuple[Tensor, Cache, Tensor, Tensor]:
-        """Next-token logits [B, V], the cache, the mask [B, prompt + steps] and the next position [B]; equal prompts are read once."""
+    def _stopped(self, ids_BT: Tensor, stop: Sequence[str]) -> Tensor:
+        """Which rows' texts hold a stop at their end, [B]; one of n bytes spans at most n tokens, and a few more keep letters whole."""
+        assert self.tokenizer is not None
+        window = max(len(text.encode()) for text in stop) + 4
+        texts = self.tokenizer.batch_decode(ids_BT[:, -window:].tolist(), skip_special_tokens=True)
+        return torch.tensor([any(text in tail for text in stop) for tail in texts], device=ids_BT.device)
+
+    def _prefill(self, prompts: Sequence[TokenIds], steps: int) -> tuple[Tensor, Cache, Tensor, Tensor, list[int]]:
+        """Next-token logits [B, V], the cache, the mask [B, prompt + steps], the next position [B] and how many tokens were not read."""
         distinct = {prompt: u for u, prompt in enumerate(dict.fromkeys(prompts))}
         lengths, longest = [len(prompt) for prompt in distinct], max(map(len, distinct))
         ids_UL = torch.tensor([(*[self.pad_id] * (longest - len(p)), *p) for p in distinct], device=self._device)
@@ -130,14 +212,22 @@ class HFEngine:
         mask_UL = (slot_L >= longest - length_U[:, None]).long()  # padding is on the left, so that every row's next slot is the same
         position_UL = (slot_L[:longest] - (longest - length_U[:, None])).clamp(min=0)
 
-        cache = DynamicCache(config=self.model.config)
-        padded = min(lengths) < longest
-        logits_UV = self._forward(ids_UL, mask_UL[:, :longest] if padded else None, position_UL, cache)
+        groups = self._reader.worthwhile(list(distinct)) if self._reader is not None else []
+        if self._reader is not None and groups:
+            logits_UV, cache, cached_U = self._reader.next_token(list(distinct), groups, longest if steps > 1 else 0)
+        else:
+            cache, cached_U = DynamicCache(config=self.model.config), [0] * len(distinct)
+            padded = min(lengths) < longest
+            logits_UV = self._forward(ids_UL, mask_UL[:, :longest] if padded else None, position_UL, cache)
         if len(distinct) == len(prompts):
-            return logits_UV, cache, mask_UL, length_U
-        of_B = torch.tensor([distinct[prompt] for prompt in prompts], device=self._device)
-        cache.batch_select_indices(of_B)
-        return logits_UV[of_B], cache, mask_UL[of_B], length_U[of_B]
+            return logits_UV, cache, mask_UL, length_U, cached_U
+        of = [distinct[prompt] for prompt in prompts]
+        of_B = torch.tensor(of, device=self._device)
+        if steps > 1:
+            cache.batch_select_indices(of_B)
+        first = {u: row for row, u in reversed(list(enumerate(of)))}
+        num_cached = [cached_U[u] if first[u] == row else len(prompts[row]) for row, u in enumerate(of)]
+        return logits_UV[of_B], cache, mask_UL[of_B], length_U[of_B], num_cached
 
     def _forward(self, ids_BL: Tensor, mask_BL: Tensor | None, position_BL: Tensor, cache: Cache) -> Tensor:
         """Logits after the last of `ids_BL`, [B, V]; the cache grows by them."""
@@ -146,14 +236,10 @@ class HFEngine:
         )
         return out.logits[:, -1]
 
-    def _completions(self, ids_BT: Tensor, logp_BT: Tensor, limits: Sequence[int]) -> list[Completion]:
-        eos = frozenset(self.eos_ids)
-        results = []
-        for ids, logp, limit in zip(ids_BT.tolist(), logp_BT.tolist(), limits):
-            end = next((t + 1 for t in range(limit) if ids[t] in eos), None)
-            finish = "length" if end is None else "stop"
-            results.append(Completion(ids=tuple(ids[: end or limit]), logprobs=tuple(logp[: end or limit]), finish=finish))
-        return results
+    def _score_alone(self, row: TokenIds, num: int) -> tuple[float, ...]:
+        ids_1T = torch.tensor([row], device=self._device)
+        logits_TV = self.model(input_ids=ids_1T, use_cache=False, logits_to_keep=num + 1).logits[0, :-1].float()
+        return tuple(logits_TV.log_softmax(-1).gather(-1, ids_1T[0, len(row) - num :, None])[:, 0].tolist())
 
 
 def draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor | None) -> tuple[Tensor, Tensor]:

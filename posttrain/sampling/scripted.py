@@ -12,8 +12,8 @@ if TYPE_CHECKING:
 class ScriptedEngine:
     """Answers prompt and seed with `answers(prompt, seed)`, each token with log-probability 0; what exceeds `max_tokens` is cut."""
 
-    def __init__(self, answers: Callable[[TokenIds, int], TokenIds]) -> None:
-        self.answers = answers
+    def __init__(self, answers: Callable[[TokenIds, int], TokenIds], max_length: int = 1 << 30) -> None:
+        self.answers, self.max_length = answers, max_length
 
     def generate(self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         rows = [tuple(self.answers(prompt, seed)) for prompt, seed in zip(prompts, seeds, strict=True)]

@@ -8,19 +8,23 @@ Read against vLLM 0.31. Three things differ on a CPU: linear weights are repacke
 import os
 import queue
 import random
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from posttrain.sampling.prefix import shared_prefixes
 from posttrain.sampling.weights import checked, checkpoint_names
 from posttrain.types import Completion, EngineError, Sampling, TokenIds
 
 R = TypeVar("R")
+MOST_LOGITS = 256  # prompt tokens of one row whose log-probabilities are computed; what is before them is read without
 
 # vLLM reads these when it is imported; what the user has set stays.
 ENVIRONMENT = {"VLLM_ENABLE_V1_MULTIPROCESSING": "0", "VLLM_LOGGING_LEVEL": "ERROR", "VLLM_NO_USAGE_STATS": "1"}
@@ -33,8 +37,9 @@ CPU_ENVIRONMENT = {
 class VLLMEngine:
     """A vLLM engine of its own for `model_folder` (or a hub id); constructing it loads the weights, which takes seconds to minutes.
 
-    `eos_ids` are all ids that end a row. `timeout_s` bounds every call, the start included: a stuck engine is an `EngineError`, not a
-    hang. After an error in vLLM the engine is refused (`EngineError` with the first text); close it and open another.
+    `eos_ids` are all ids that end a row; `text_stops` loads the folder's tokenizer too, which stops in text need. `timeout_s` bounds every
+    call, the start included: a stuck engine is an `EngineError`, not a hang. After an error in vLLM the engine is refused (`EngineError`
+    with the first text); close it and open another.
     """
 
     def __init__(
@@ -47,10 +52,12 @@ class VLLMEngine:
         gpu_memory_utilization: float = 0.4,
         kv_cache_gib: float = 1.0,
         enforce_eager: bool = False,
+        text_stops: bool = False,
         timeout_s: float = 1800.0,
     ) -> None:
         self.on_cpu = not torch.cuda.is_available()
         self.eos_ids, self.timeout_s, self.cached_tokens = tuple(eos_ids), timeout_s, 0
+        self.reads_cache = True  # False to measure what the prefix cache saves
         self._died = ""
         self._expected: dict[str, Tensor] = {}
         self._worker = _Worker()
@@ -60,7 +67,7 @@ class VLLMEngine:
             "dtype": dtype,
             "max_model_len": max_model_len,
             "enable_prefix_caching": True,
-            "skip_tokenizer_init": True,
+            "skip_tokenizer_init": not text_stops,
             "generation_config": "vllm",  # not the folder's top-p and the like
             "logprobs_mode": "processed_logprobs",  # at the sampling temperature
             "enforce_eager": enforce_eager or self.on_cpu,
@@ -87,6 +94,8 @@ class VLLMEngine:
         from vllm.sampling_params import RequestOutputKind
 
         self._check(prompts, seeds)
+        if sampling.stop and self._llm.model_config.skip_tokenizer_init:
+            raise EngineError("vllm: this engine was opened without a tokenizer, which text stops need; open it with text_stops")
         params = [
             SamplingParams(
                 max_tokens=sampling.max_tokens,
@@ -95,15 +104,44 @@ class VLLMEngine:
                 logprobs=0,  # of the sampled token alone
                 stop_token_ids=list(self.eos_ids),
                 ignore_eos=True,  # the list above is complete
-                detokenize=False,
+                stop=list(sampling.stop),
+                detokenize=bool(sampling.stop),
+                skip_reading_prefix_cache=not self.reads_cache,
                 output_kind=RequestOutputKind.FINAL_ONLY,
             )
             for seed in seeds
         ]
-        rows = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
-        outputs = self._call(lambda: self._llm.generate(rows, params, use_tqdm=False), self.timeout_s) if rows else []
+        outputs = self._outputs(prompts, params)
         self.cached_tokens = sum(output.num_cached_tokens or 0 for output in outputs)
-        return [_completion(output.outputs[0]) for output in outputs]
+        return [_completion(output.outputs[0], output.num_cached_tokens) for output in outputs]
+
+    def score(self, prompts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[tuple[float, ...]]:
+        """Row i: log p of each token of continuation i after prompt i and the tokens before it, at temperature 1.
+
+        vLLM reads such a request without its prefix cache, having no log-probabilities for cached tokens. Those of the prompt are not asked
+        for, so the cache is allowed here: what is shared is put there first, by requests for one token and no more, and only the rest of
+        each row is read with its log-probabilities. Where the cache held more than that (a block may end where the prompt does), the
+        tokens are asked for one by one.
+        """
+        from vllm import SamplingParams
+
+        rows = [(*prompt, *continuation) for prompt, continuation in zip(prompts, continuations, strict=True)]
+        self._check(prompts, range(len(prompts)))
+        self._check(rows, range(len(rows)))
+        scored = [i for i, continuation in enumerate(continuations) if continuation]
+        self._outputs(_to_cache([prompts[i] for i in scored]), SamplingParams(max_tokens=1, detokenize=False))
+        params = SamplingParams(max_tokens=1, prompt_logprobs=0, skip_reading_prefix_cache=False, detokenize=False)
+        outputs = self._outputs([rows[i] for i in scored], params)
+        self.cached_tokens = sum(min(output.num_cached_tokens or 0, len(prompts[i])) for i, output in zip(scored, outputs))
+        found: dict[int, tuple[float, ...]] = dict.fromkeys(range(len(rows)), ())
+        for i, output in zip(scored, outputs):
+            start = len(prompts[i])
+            if (output.num_cached_tokens or 0) < start:
+                found[i] = tuple(at[token].logprob for at, token in zip(output.prompt_logprobs[start:], continuations[i], strict=True))
+        unread = [i for i in scored if not found[i]]
+        singles = iter(self._token_by_token([prompts[i] for i in unread], [continuations[i] for i in unread]))
+        found.update((i, tuple(next(singles) for _ in continuations[i])) for i in unread)
+        return [found[i] for i in range(len(rows))]
 
     def probe_logprobs(self, ids: TokenIds) -> list[float]:
         """log p(ids[i] | ids[:i]) at temperature 1 for i >= 1: what a pusher of weights compares with its own forward pass."""
@@ -111,7 +149,7 @@ class VLLMEngine:
 
         self._check([ids], [0])
         params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
-        (output,) = self._call(lambda: self._llm.generate([{"prompt_token_ids": list(ids)}], params, use_tqdm=False), self.timeout_s)
+        (output,) = self._outputs([ids], params)
         return [at[token].logprob for at, token in zip(output.prompt_logprobs[1:], ids[1:], strict=True)]
 
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
@@ -131,6 +169,19 @@ class VLLMEngine:
         except TimeoutError:  # a stuck call still runs: its thread is a daemon, and ends with the process
             return
         self._worker.stop()
+
+    def _token_by_token(self, prompts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[float]:
+        """log p of each token of each continuation, all in a row, as the next token after what stands before it."""
+        from vllm import SamplingParams
+
+        befores = [(*prompt, *ids[:t]) for prompt, ids in zip(prompts, continuations) for t in range(len(ids))]
+        tokens = [token for ids in continuations for token in ids]
+        params = [SamplingParams(max_tokens=1, logprob_token_ids=[token], detokenize=False) for token in tokens]
+        return [output.outputs[0].logprobs[0][token].logprob for output, token in zip(self._outputs(befores, params), tokens)]
+
+    def _outputs(self, prompts: Sequence[TokenIds], params: Any) -> list[Any]:
+        rows = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
+        return self._call(lambda: self._llm.generate(rows, params, use_tqdm=False), self.timeout_s) if rows else []
 
     def _push(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         if self.on_cpu:
@@ -206,13 +257,24 @@ def _start(options: dict[str, Any]) -> Any:
     from vllm import LLM
 
     python, numpy, set_num_threads = random.getstate(), np.random.get_state(), torch.set_num_threads
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng(), warnings.catch_warnings(), _hidden("llvmlite.binding.ffi"):
         warnings.simplefilter("ignore", FutureWarning)  # about vLLM's own use of torch
         llm = LLM(**options)
     random.setstate(python)
     np.random.set_state(numpy)
     torch.set_num_threads = set_num_threads
     return llm
+
+
+@contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """Keep a loaded module out of `sys.modules`: vLLM looks for its kernels among the objects of all modules, and trips over this one's."""
+    module = sys.modules.pop(name, None)
+    try:
+        yield
+    finally:
+        if module is not None:
+            sys.modules[name] = module
 
 
 def _stop(llm: Any, keep_group: bool) -> None:
@@ -247,9 +309,18 @@ def _expected_weights(config: Any) -> dict[str, Tensor]:
         return checkpoint_names(AutoModelForCausalLM.from_config(config))
 
 
-def _completion(output: Any) -> Completion:
+def _to_cache(prompts: Sequence[TokenIds]) -> list[TokenIds]:
+    """What to read before rows are scored: each prefix that several share, and what a long prompt has to itself."""
+    prefixes: list[TokenIds] = []
+    for depth, alike in shared_prefixes(prompts):
+        prefixes += [prompts[alike[0]][:depth]] if depth else []
+        prefixes += [prompts[i] for i in alike if len(prompts[i]) - depth > MOST_LOGITS]
+    return prefixes
+
+
+def _completion(output: Any, num_cached: int | None) -> Completion:
     if output.finish_reason not in ("stop", "length"):
         raise EngineError(f"vllm: a row ended with {output.finish_reason!r}; expected stop or length")
     ids = tuple(output.token_ids)
     logprobs = tuple(at[token].logprob for at, token in zip(output.logprobs, ids, strict=True))
-    return Completion(ids=ids, logprobs=logprobs, finish=output.finish_reason)
+    return Completion(ids=ids, logprobs=logprobs, finish=output.finish_reason, num_cached=num_cached)

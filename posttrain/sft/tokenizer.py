@@ -22,6 +22,14 @@ CHAT_TEMPLATE = (
 
 def sums_tokenizer(task: SumsTask) -> "PreTrainedTokenizerBase":
     """Tokens for every number and phrase that `task` writes, with a chat template that keeps history."""
+    forms = [form.replace("{count}", COUNT[task.pick]).replace("{names}", NAMES[task.pick]) for form in (IN_WORDS, IN_SYMBOLS)]
+    texts = [form.format(numbers="1 1", target=1) for form in forms] + [written([1] * task.pick), SUMS]
+    numbers = [f" {n}" for n in range(task.pick * task.largest)]
+    return word_tokenizer([*numbers, *phrases(texts)])
+
+
+def word_tokenizer(words: Iterable[str]) -> "PreTrainedTokenizerBase":
+    """One token for each of `words`, which are found in a text wherever they stand, longer ones first."""
     from tokenizers import AddedToken
     from tokenizers.pre_tokenizers import ByteLevel
     from transformers import Qwen2Tokenizer
@@ -29,10 +37,7 @@ def sums_tokenizer(task: SumsTask) -> "PreTrainedTokenizerBase":
     special = [PAD, END, USER, ASSISTANT]
     vocab = {token: i for i, token in enumerate([*special, *sorted(ByteLevel.alphabet())])}
     tokenizer = Qwen2Tokenizer(vocab=vocab, merges=[], unk_token=PAD, eos_token=END, pad_token=PAD, extra_special_tokens=special[2:])
-    forms = [form.replace("{count}", COUNT[task.pick]).replace("{names}", NAMES[task.pick]) for form in (IN_WORDS, IN_SYMBOLS)]
-    texts = [form.format(numbers="1 1", target=1) for form in forms] + [written([1] * task.pick), SUMS]
-    numbers = [f" {n}" for n in range(task.pick * task.largest)]
-    tokenizer.add_tokens([AddedToken(text, normalized=False) for text in (*numbers, *phrases(texts))])
+    tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
 

@@ -53,4 +53,6 @@ def _problem(row: Row, number: str) -> Problem:
     _, marker, reference = row.text("answer").rpartition("####")
     if not marker or not reference.strip():
         raise DataError(f"{row.where}: 'answer' must end in '#### n', found {row.text('answer')[-40:]!r}")
-    return Problem(id=number, question=row.text("question"), reference=FinalAnswer(text=reference.strip()))
+    return Problem(
+        id=number, question=row.text("question"), reference=FinalAnswer(text=reference.strip()), solution=row.text("answer").strip()
+    )

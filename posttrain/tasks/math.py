@@ -72,4 +72,5 @@ def _problem(row: Row, number: str) -> Problem | None:
         reference=FinalAnswer(text=reference),
         level=str(row.fields.get("level", "")).removeprefix("Level "),
         subject=row.text("subject", "type") if {"subject", "type"} & row.fields.keys() else "",
+        solution=row.text("solution") if "solution" in row.fields else "",
     )

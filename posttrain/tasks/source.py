@@ -1,7 +1,8 @@
-"""Rows of a data set, from a local JSON Lines file or from the hub, as problems with unique ids.
+"""Rows of a data set, from a local file or from the hub, as problems with unique ids.
 
-A source is a path ("data/train.jsonl", "data/train.jsonl.gz") or "hub:org/name[:config]:split", which the `datasets` library
-downloads and caches. Loading is all or nothing: one malformed row raises `DataError` with file and line.
+A source is a path or "hub:org/name[:config]:split", which the `datasets` library downloads and caches. A file's name says what it is:
+.csv and .tsv have a header, .json holds one list of examples, anything else is JSON Lines; .gz after it is unpacked. Loading is all or
+nothing: one malformed row raises `DataError` with file and line.
 """
 
 from collections.abc import Callable, Mapping
@@ -10,10 +11,12 @@ from pathlib import Path
 from typing import Any, TypeAlias
 
 from posttrain.jsonl import read_objects
+from posttrain.tasks.files import kind_of, read_examples, read_table
 from posttrain.types import DataError, Problem
 
 Source: TypeAlias = str | tuple[str, ...]
 """One source, or several that are read one after another as one split."""
+READERS = {".csv": read_table, ".tsv": read_table, ".json": read_examples}
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -71,7 +74,9 @@ def read_rows(source: str) -> list[Row]:
     """All rows of a source; raises `DataError`."""
     if source.startswith("hub:"):
         return _hub_rows(source)
-    return [Row(where=where, fields=fields) for where, fields in read_objects(Path(source))]
+    path = Path(source)
+    read = READERS.get(kind_of(path), read_objects)
+    return [Row(where=where, fields=fields) for where, fields in read(path)]
 
 
 def _hub_rows(source: str) -> list[Row]:

@@ -115,6 +115,7 @@ def generate(cfg: SumsTask, split: str, rng: random.Random) -> Iterator[Puzzle]:
             reference=FinalAnswer(text=written(answer)),
             level=str(cfg.numbers),
             subject="words" if form is IN_WORDS else "symbols",
+            solution=f"{' + '.join(map(str, answer))} = {target}, {written(answer)}",
         )
         yield Puzzle(problem=problem, numbers=tuple(numbers), answer=answer)
     raise DataError(f"sums: no problem of {split} with one answer in {REJECTED:,} draws; raise largest or lower numbers")

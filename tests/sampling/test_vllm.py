@@ -1,13 +1,15 @@
 import random
+import re
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 
 from posttrain.sampling.hf import HFEngine
 from posttrain.sampling.weights import merged_weights
 from posttrain.types import EngineError, Sampling
 from tests.sampling.reference import FAMILIES, forward_logprobs, load, some_prompts, with_lora, worst_gap
-from tests.tiny_models import make_tiny_model
+from tests.tiny_models import CORPUS, make_tiny_model
 
 GREEDY = Sampling(max_tokens=16, temperature=0)
 SAMPLED = Sampling(max_tokens=16, temperature=1.0)
@@ -82,9 +84,53 @@ def test_a_second_turn_reads_the_first_from_the_prefix_cache_and_a_push_empties_
     assert engine.cached_tokens == 0
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+def test_scores_are_the_log_probabilities_of_a_plain_forward_pass_and_shared_prefixes_come_from_the_cache(family, vllm_for, tiny_folder):
+    engine, model = vllm_for(family, fresh=True), load(tiny_folder(family))
+    (prefix,), items = some_prompts(engine.num_ids, (320,)), some_prompts(engine.num_ids, (5, 32, 31, 1, 64, 17, 33))
+    prompts = [(*prefix, *item) for item in items] + some_prompts(engine.num_ids, (300, 7))
+    continuations = some_prompts(engine.num_ids, (1, 1, 1, 2, 40, 70, 3, 8, 1))
+    for _ in range(2):  # the second time the cache holds the continuations too
+        scores = engine.score([*prompts, prompts[0]], [*continuations, ()])
+        for prompt, continuation, found in zip(prompts, continuations, scores):
+            assert found == pytest.approx(forward_logprobs(model, prompt, continuation), abs=1e-4)
+        assert scores[-1] == ()
+        assert engine.cached_tokens >= 7 * 320
+
+
+def test_each_row_says_how_much_of_its_prompt_was_cached(vllm_for):
+    engine = vllm_for("qwen2", fresh=True)
+    prefix, *items = some_prompts(engine.num_ids, (320, 5, 12, 31))
+    first, *others = engine.generate([(*prefix, *item) for item in items], GREEDY, range(3))
+    assert first.num_cached == 0
+    assert [c.num_cached for c in others] == [320, 320]
+    assert engine.cached_tokens == 640
+
+
+def test_a_row_ends_with_the_token_that_completes_a_stop_as_in_the_hf_engine(tiny_folder, vllm_for, running_vllm):
+    from posttrain.sampling.vllm import VLLMEngine
+
+    vllm_for("qwen2")  # skips where there is none
+    running_vllm.pop("qwen2").close()
+    folder = tiny_folder("qwen2")
+    tokenizer = AutoTokenizer.from_pretrained(folder)
+    prompts = [tuple(tokenizer(text)["input_ids"]) for text in CORPUS]  # no half letters, which vLLM would join
+    engine = VLLMEngine(str(folder), [0], max_model_len=512, timeout_s=500, text_stops=True)
+    running_vllm["stops"] = engine
+    texts = [tokenizer.decode(c.ids, skip_special_tokens=True) for c in engine.generate(prompts, GREEDY, range(5))]
+    letters = [re.findall(r"[ -~]{2}", text)[-1] for text in texts[:2]]  # of whole letters: half ones are decoded as it comes
+    stopping = Sampling(max_tokens=16, temperature=0, stop=tuple(letters))
+    found = engine.generate(prompts, stopping, range(5))
+    expected = HFEngine(load(folder), [0], tokenizer=tokenizer).generate(prompts, stopping, range(5))
+    assert [(c.ids, c.finish) for c in found] == [(c.ids, c.finish) for c in expected]
+    assert min(len(c.ids) for c in found) < 16
+
+
 def test_starting_leaves_the_process_as_it_was(vllm_for):
     set_num_threads, torch_state, python_state = torch.set_num_threads, torch.get_rng_state(), random.getstate()
     threads = torch.get_num_threads()
+    import numba  # noqa: F401  # as the search for similar shots does; vLLM looks through all that is loaded
+
     vllm_for("qwen2", fresh=True)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert random.getstate() == python_state
@@ -133,5 +179,9 @@ def test_wrong_calls_say_what_is_wrong_and_do_no_harm(vllm_for):
         engine.generate([(1,) * 512], GREEDY, [0])
     with pytest.raises(EngineError, match="holds id 9999, the model has 384"):
         engine.generate([(1, 9999)], GREEDY, [0])
+    with pytest.raises(EngineError, match="prompt 0 has 515 tokens; expected 1 to 511"):
+        engine.score([(1,) * 500], [(2,) * 15])
+    with pytest.raises(EngineError, match="opened without a tokenizer, which text stops need"):
+        engine.generate([(1, 2)], Sampling(max_tokens=2, stop=("x",)), [0])
     assert engine.generate([], GREEDY, []) == []
     assert len(engine.generate([(1, 2)], GREEDY, [0])) == 1
