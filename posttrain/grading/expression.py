@@ -31,6 +31,7 @@ from posttrain.grading.forms import (
     number,
 )  # fmt: skip
 from posttrain.grading.latex import Token
+from posttrain.grading.normal import substituted
 from posttrain.grading.tokens import CLOSES, TooLarge, Unreadable, continued, decimal, nesting, repeating, split, with_depth
 from posttrain.grading.vocabulary import FUNCTIONS, GREEK, RELATIONS
 
@@ -38,6 +39,7 @@ if TYPE_CHECKING:
     from posttrain.grading.grammar import Reader
 
 DEEPEST = 40
+SYSTEMS = frozenset(("cases", "aligned", "align", "gathered"))
 _ALIASES = {"asin": "arcsin", "acos": "arccos", "atan": "arctan", "lg": "log", "sign": "sgn"}
 _ACCENTS = frozenset(
     ["overline", "bar", "vec", "hat", "overrightarrow", "widehat", "tilde", "dot", "mathbb", "mathfrak", "mathscr", "underline"]
@@ -416,6 +418,7 @@ class Expression:
             and isinstance(below.items[0], (Symbol, Constant))
         ):
             variable = Symbol(below.items[0].name)
+            body = substituted(body, below.items[0], variable)  # "i" is no imaginary unit in a sum over i
             return Call(name, (body, variable, below.items[1], above if above is not None else Constant("oo")))
         if name == "int" and isinstance(body, Product) and body.factors[-2:-1] == (Symbol("d"),):
             inner = Product(body.factors[:-2]) if len(body.factors) > 2 else number(1)
@@ -471,11 +474,13 @@ class Expression:
         if name == "array" and inside and inside[0].text == "{":
             inside = inside[next(i for i, token in enumerate(inside) if token.text == "}") + 1 :]
         rows = [row for row in split(inside, lambda token: token.text == "\\" and token.kind == "command") if row]
+        if name in SYSTEMS and all(any(token.text == "=" for token, depth in with_depth(row) if depth == 0) for row in rows):
+            return Listing(tuple(self.inner([token for token in row if token.text != "&"]) for row in rows))
         cells = [[self.inner(cell) for cell in split(row, lambda token: token.text == "&")] for row in rows]
         if not cells or len({len(row) for row in cells}) != 1:
             raise Unreadable("a matrix with rows of different lengths")
         matrix = Matrix(tuple(map(tuple, cells)))
-        return Call("det", (matrix,)) if name == "vmatrix" else Call(name, (matrix,)) if name in ("cases", "aligned", "align") else matrix
+        return Call("det", (matrix,)) if name == "vmatrix" else Call(name, (matrix,)) if name in SYSTEMS else matrix
 
     def inner(self, tokens: list[Token]) -> Form:
         return self.reader.listing(tokens, self.level + 1)

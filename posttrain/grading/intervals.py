@@ -30,8 +30,10 @@ from posttrain.grading.forms import (
 from posttrain.grading.normal import Normaliser, substituted
 from posttrain.grading.numeric import unknowns, value
 from posttrain.grading.polynomial import Beyond
+from posttrain.grading.vocabulary import FUNCTIONS
 
 MOST_PIECES = 60
+KNOWN = FUNCTIONS | {"root", "factorial", "sum", "prod"}  # functions that a set of their values says nothing about
 _MIRRORED = {"<": ">", ">": "<", "<=": ">=", ">=": "<=", "=": "=", "!=": "!="}
 
 
@@ -106,13 +108,13 @@ def _of_chain(items: tuple[Form, ...], relations: tuple[str, ...]) -> list[Piece
     variable = variables.pop()
     for a, relation, b in zip(items, relations, items[1:]):
         result = _common(result, _united(_solved(variable, a, relation, b)))
-    return _mirrored(result) if isinstance(variable, Call) and variable.name == "abs" else result
+    return _of_argument(variable.args[0], _mirrored(result)) if isinstance(variable, Call) and variable.name == "abs" else result
 
 
 def _variable(a: Form, b: Form) -> Form:
     """What a relation is about: the one symbol, or the one function of symbols that stands alone on a side."""
     for side, other in ((a, b), (b, a)):
-        if isinstance(side, Call) and not unknowns(other) and unknowns(side) and side.name not in ("root", "ln", "log", "sin", "cos"):
+        if isinstance(side, Call) and not unknowns(other) and unknowns(side) and (side.name == "abs" or side.name not in KNOWN):
             return side
     symbols = unknowns(a) | unknowns(b)
     if len(symbols) != 1:
@@ -177,6 +179,24 @@ def _mirrored(found: list[Piece]) -> list[Piece]:
     for piece in _common(found, [Piece(End(number(0), 0.0, True), HIGHEST)]):
         low, high = (LOWEST if end.at == inf else End(negative(end.form), -end.at, end.closed) for end in (piece.high, piece.low))
         result += [piece, Piece(low, high)]
+    return result
+
+
+def _of_argument(inner: Form, found: list[Piece]) -> list[Piece]:
+    """Where the symbol of a linear expression lies, if the expression lies in the set."""
+    if isinstance(inner, Symbol):
+        return found
+    symbols = unknowns(inner)
+    if len(symbols) != 1:
+        raise NoRealSet
+    (symbol,) = symbols
+    result = []
+    for piece in found:
+        here = [LINE]
+        for end, signs in ((piece.low, (">", ">=")), (piece.high, ("<", "<="))):
+            if abs(end.at) != inf:
+                here = _common(here, _united(_solved(symbol, inner, signs[end.closed], end.form)))
+        result += here
     return result
 
 

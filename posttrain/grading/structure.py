@@ -163,7 +163,8 @@ class Structure(Values):
         if len(gold.items) != 2 or gold.relations[0] not in ("=", "!="):
             return self.by("equation", False)
         if all(isinstance(item, EXPRESSIONS) for item in (*gold.items, *answer.items)):
-            return self._proportional(difference(*gold.items), difference(*answer.items)) is not None and self.by("equation up to a factor")
+            factor = self._proportional(difference(*gold.items), difference(*answer.items))
+            return self.by("equation up to a factor", factor is not None)
         return self.same(gold.items[0], answer.items[1]) and self.same(gold.items[1], answer.items[0]) and self.by("equation")
 
     def inequalities(self, gold: Form, answer: Form) -> bool:
