@@ -17,6 +17,7 @@ from posttrain.tasks.icl import make_icl_task
 from posttrain.tasks.icl.check import InContextTaskFile
 from posttrain.tasks.icl.check import check as check_in_context
 from posttrain.tasks.listing import asked_in, listed
+from posttrain.tasks.with_shots import WithShotsTask
 from posttrain.types import DataError, FinalAnswer, Problem, Task, Verdict
 
 CHUNK = 256
@@ -73,6 +74,7 @@ def cli(argv: Sequence[str]) -> int:
             raise ConfigError("flags: --split has no meaning for an in-context recipe: its pool and test are checked together")
         return _in_context(args.what, flags)
     cfg = task_config(args.what, flags)
+    cfg = cfg.task if isinstance(cfg, WithShotsTask) else cfg  # what stands before a question does not change the data
     task = make_task(cfg)
     reports = [check_split(cfg, task, split) for split in args.split or splits_of(cfg)]
     for line in lines(reports):

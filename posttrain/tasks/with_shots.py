@@ -6,6 +6,7 @@ For SCoRe with a many-shot context, and for evaluating either with it. Problems 
 """
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated, Literal, TypeAlias, Union
 
 from pydantic import Field, PositiveInt
@@ -47,7 +48,7 @@ class WithShotsTask:
 def make(cfg: WithShotsTask) -> Task:
     """Raises `PromptError` where the files hold fewer shots than asked for, `DataError` where one is malformed."""
     inner = MODULES[type(cfg.task)].make(cfg.task)
-    selection = select([shot for file in cfg.shots for shot in read_shots(file)], cfg.rules)
+    selection = select([shot for file in cfg.shots for shot in read_shots(Path(file))], cfg.rules)
     if len(selection.shots) < cfg.count:
         raise PromptError(f"{cfg.count} shots were asked for, but {', '.join(cfg.shots)} leave {selection}")
     chosen = selection.shots[: cfg.count]
