@@ -109,9 +109,14 @@ def _annotations(family: LabelsFamily, num: int, rng: random.Random) -> World:
     scheme = rng.choices(list(family.schemes), list(family.schemes.values()))[0]
     noise = rng.choice(family.noise)
     rule = labels.annotator(family.language, scheme, rng.random() < family.remarks, rng)
-    things, qualities = family.language.things, family.language.qualities
-    drawn = [(rng.randrange(things), rng.randrange(qualities), labels.slip(rule, noise, rng)) for _ in range(num)]
+    things, qualities = _some(family.language.things, rng), _some(family.language.qualities, rng)
+    drawn = [(rng.choice(things), rng.choice(qualities), labels.slip(rule, noise, rng)) for _ in range(num)]
     return World(examples=[labels.problem(rule, *item) for item in drawn], layout=labels.LAYOUT)
+
+
+def _some(num: int, rng: random.Random) -> list[int]:
+    """A choice of range(num), its size log-uniform: few words that come often are what matching is learnt from (arXiv 2205.05055)."""
+    return rng.sample(range(num), round(num ** rng.random()))
 
 
 _POOLS: dict[ParityInContext, list[Problem]] = {}
@@ -124,19 +129,19 @@ def _pool(rows: ParityInContext) -> Sequence[Problem]:
 
 
 def vocabulary(families: Sequence[Family]) -> list[str]:
-    """Every word that the families write, with the space after it or without, in a fixed order."""
+    """Every word that the families write, at the beginning of a line or after a space, in a fixed order."""
     words: dict[str, None] = {"\n": None}
     for family in families:
         for word in _words_of(family):
-            words |= {f"{word} ": None, word: None}
+            words |= {word: None, word[1:] if word.startswith(" ") else f" {word}": None}
     return list(words)
 
 
 def _words_of(family: Family) -> list[str]:
     if isinstance(family, LinearFamily):
-        axes = linear.AXES[: max(family.dimensions)]
+        axes = [axis if axis == linear.AXES[0] else f" {axis}" for axis in linear.AXES[: max(family.dimensions)]]
         return [*linear.LABELS, *(f"{axis}{number}" for axis in axes for number in range(1, family.largest + 1))]
     if isinstance(family, LabelsFamily):
-        kinds = {"thing": family.language.things, "quality": family.language.qualities, "remark": family.language.remarks}
+        kinds = {"thing": family.language.things, " quality": family.language.qualities, " remark": family.language.remarks}
         return [*labels.TONES, *labels.ABSTRACT, *(f"{kind}{i}" for kind, num in kinds.items() for i in range(num))]
-    return ["0", "1", *(label.strip() for label in (parity.LAYOUT.question_label, parity.LAYOUT.answer_label))]
+    return [" 0", " 1", *(label.strip() for label in (parity.LAYOUT.question_label, parity.LAYOUT.answer_label))]

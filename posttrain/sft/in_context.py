@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase, Qwen2ForCausalLM
 
 LOG_EVERY = 50
-WORD = re.compile(r"\S+ ?|\n")
+WORD = re.compile(r" ?\S+|\n")
 
 
 @config
@@ -85,6 +85,9 @@ class Config:
             raise ValueError(f"model: heads must share hidden_size in even parts, got {self.model.heads} and {self.model.hidden_size}")
         if self.lengths.longest > self.model.context:
             raise ValueError(f"lengths.longest is {self.lengths.longest}, above model.context = {self.model.context}")
+        for name, family in self.families.items():
+            if family.kind == "parity" and (asked := self.steps * rows_of(self, family, 0, 1)) > family.rows.pool_size:
+                raise ValueError(f"families.{name}: {asked} rows, each read once, but the pool has {family.rows.pool_size}")
         if self.checkpoint_every % LOG_EVERY:
             raise ValueError(
                 f"checkpoint_every must be a multiple of {LOG_EVERY}, the updates in a line of the log, got {self.checkpoint_every}"
@@ -166,7 +169,7 @@ def draw_batch(cfg: Config, tokenizer: "PreTrainedTokenizerBase", step: int) -> 
     longest = cfg.lengths.first_longest * (cfg.lengths.longest / cfg.lengths.first_longest) ** grown
     length = cfg.lengths.shortest * (longest / cfg.lengths.shortest) ** rng.random()
     examples = 1 if family.kind == "parity" else max(2, int(length / each))
-    rows = max(1, cfg.tokens // (examples * each))
+    rows = rows_of(cfg, family, width, examples)
     told = families.worlds(family, width, rows, examples, rng.getrandbits(63), first=rows * (step - 1))
     sequences = [tokens(world, tokenizer.get_vocab()) for world in told]
     longest_row = max(len(ids) for ids, _ in sequences)
@@ -175,18 +178,24 @@ def draw_batch(cfg: Config, tokenizer: "PreTrainedTokenizerBase", step: int) -> 
     return Batch(family=name, ids_BT=torch.tensor(ids), label_BT=torch.tensor(labels))
 
 
+def rows_of(cfg: Config, family: Family, width: int, examples: int) -> int:
+    """How many sequences make an update."""
+    return max(1, cfg.tokens // (examples * families.tokens_per_example(family, width)))
+
+
 def tokens(world: World, vocab: dict[str, int]) -> tuple[list[int], list[int]]:
     """A world's examples as one row of token ids, and its labels: every example written as a prompt's shot is.
 
-    The vocabulary holds each word, with its space, and the line end as one token, so that looking words up is what the tokenizer does.
+    The vocabulary holds each word, with the space before it, and the line end as one token, so that looking words up is what the
+    tokenizer does.
     """
     ids: list[int] = []
     labels: list[int] = []
     for example in world.examples:
-        parts = (world.layout.question_label + example.question + world.layout.answer_label, example.solution, world.layout.divider)
-        asked, answer, after = ([vocab[word] for word in WORD.findall(part)] for part in parts)
-        ids += [*asked, *answer, *after]
-        labels += [*[IGNORED] * len(asked), *answer, *[IGNORED] * len(after)]
+        asked = WORD.findall((world.layout.question_label + example.question + world.layout.answer_label).rstrip(" "))
+        answer, after = WORD.findall(f" {example.solution}"), WORD.findall(world.layout.divider)
+        ids += [vocab[word] for word in (*asked, *answer, *after)]
+        labels += [*[IGNORED] * len(asked), *(vocab[word] for word in answer), *[IGNORED] * len(after)]
     return ids, labels
 
 

@@ -85,7 +85,7 @@ def load(cfg: LogisticsInContext, split: str) -> list[Problem]:
         if new:
             found[text] = world
         if len(found) == size:
-            return [_problem(split, number, text, world) for number, (text, world) in enumerate(found.items(), 1)]
+            return [_problem(text, world) for text, world in found.items()]
         if repeats > REPEATS:
             break
     raise DataError(f"logistics: only {len(found)} different problems of {size} asked for in {split}; raise cities, places or packages")
@@ -131,10 +131,10 @@ def shortest_length(problem: Problem) -> int:
     return len(read_plan(problem.reference.text))
 
 
-def _problem(split: str, number: int, text: str, world: World) -> Problem:
+def _problem(text: str, world: World) -> Problem:
     plan = shortest_plan(world)
     return Problem(
-        id=f"{split}/{number}",
+        id=f"logistics-{draw(text):016x}",
         question=text,
         reference=FinalAnswer(text=written_plan(plan)),
         level=str(len(plan)),

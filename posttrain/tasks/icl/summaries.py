@@ -1,6 +1,7 @@
 """One-sentence summaries of news, in the layouts of XSum (arXiv 1808.08745) and XLSum (arXiv 2106.13822); ROUGE-L by rouge-score.
 
-Both are tested behind the same shots, from XSum's validation split: XLSum shows what carries over to articles written elsewhere.
+Both are tested behind the same shots, from XSum's validation split: XLSum shows what carries over to articles written elsewhere. Only
+XLSum's English part can be scored so: rouge-score reads the letters a to z and digits alone.
 """
 
 from collections.abc import Sequence

@@ -1,17 +1,11 @@
 import json
-import math
 
 import pytest
-import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from posttrain.rollout.store import write_episodes
-from posttrain.sampling.hf import HFEngine
-from posttrain.tasks.icl.choices import choice_probs
 from posttrain.tasks.icl.verifier import BestOf, best_of
 from posttrain.types import Completion, DataError, Episode, Turn, Verdict
 from tests.tasks.icl.fixtures import HOSTILE, SHARED, icl_task, item, sources
-from tests.tiny_models import make_tiny_model
 
 FILES = sources("verifier_pool.jsonl", "verifier_test.jsonl")
 
@@ -85,46 +79,6 @@ def test_figures_set_the_picks_beside_their_bounds_and_right_beside_wrong():
     weighed = [(problem, {"Yes": 0.8 if problem.solution == "Yes" else 0.3, "No": 0.5}) for problem in task.load("test")]
     named = task.weigh(weighed)
     assert named == pytest.approx({"pass@1": 0.25, "picked": 2 / 3, "pass@n": 2 / 3, "P(yes) if right": 0.8, "P(yes) if wrong": 0.3})
-
-
-class TableScorer:
-    """A scorer with a unigram table: log p of a token whatever comes before it."""
-
-    def __init__(self, probs: dict[int, float]) -> None:
-        self.probs = probs
-
-    def score(self, prompts, continuations):
-        return [tuple(math.log(self.probs[token]) for token in ids) for ids in continuations]
-
-
-def test_probabilities_are_of_whole_choices_and_normalised_over_them():
-    """Yes is one token of 0.06, No two of 0.2 and 0.1: 0.06 against 0.02."""
-    rows = choice_probs(TableScorer({1: 0.06, 2: 0.2, 3: 0.1}), [(7,), (8, 9)], {"Yes": (1,), "No": (2, 3)})
-    assert rows == [pytest.approx({"Yes": 0.75, "No": 0.25})] * 2
-
-
-def test_choices_that_are_all_but_impossible_still_have_probabilities():
-    (row,) = choice_probs(TableScorer({1: 1e-300, 2: 1e-300}), [(7,)], {"Yes": (1, 1), "No": (2, 2)})
-    assert row == pytest.approx({"Yes": 0.5, "No": 0.5})
-
-
-def test_probabilities_of_a_real_model_are_its_own_softmax_over_the_choices(tmp_path):
-    folder = make_tiny_model(tmp_path / "model", "qwen2")
-    model, tokenizer = AutoModelForCausalLM.from_pretrained(folder), AutoTokenizer.from_pretrained(folder)
-    engine = HFEngine(model, [tokenizer.eos_token_id])
-    task = icl_task("verifier", sources=FILES)
-    prompts = [tuple(tokenizer.encode(f"{problem.question}{task.layout.answer_label}")) for problem in task.load("test")[:3]]
-    choices = {choice: tuple(tokenizer.encode(choice)) for choice in task.choices}
-    for prompt, probs in zip(prompts, choice_probs(engine, prompts, choices), strict=True):
-        totals = [_total_logp(model, prompt, ids) for ids in choices.values()]
-        assert [probs[choice] for choice in choices] == pytest.approx(torch.tensor(totals).softmax(0).tolist(), abs=1e-5)
-
-
-def _total_logp(model, prompt, ids) -> float:
-    """log p of the whole continuation by one plain forward pass."""
-    with torch.no_grad():
-        logp_TV = model(torch.tensor([[*prompt, *ids]])).logits[0].log_softmax(-1)
-    return sum(logp_TV[len(prompt) + i - 1, token].item() for i, token in enumerate(ids))
 
 
 def test_published_solutions_of_four_models_are_candidates_as_they_come():
