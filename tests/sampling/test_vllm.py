@@ -85,7 +85,11 @@ def test_a_second_turn_reads_the_first_from_the_prefix_cache_and_a_push_empties_
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scores_are_the_log_probabilities_of_a_plain_forward_pass_and_shared_prefixes_come_from_the_cache(family, vllm_for, tiny_folder):
+@pytest.mark.parametrize("tokens_per_request", [8, 512])  # the short continuations token by token, or none
+def test_scores_are_those_of_a_plain_forward_pass_and_shared_prefixes_come_from_the_cache(
+    family, tokens_per_request, vllm_for, tiny_folder, monkeypatch
+):
+    monkeypatch.setattr("posttrain.sampling.vllm.TOKENS_PER_REQUEST", tokens_per_request)
     engine, model = vllm_for(family, fresh=True), load(tiny_folder(family))
     (prefix,), items = some_prompts(engine.num_ids, (320,)), some_prompts(engine.num_ids, (5, 32, 31, 1, 64, 17, 33))
     prompts = [(*prefix, *item) for item in items] + some_prompts(engine.num_ids, (300, 7))
