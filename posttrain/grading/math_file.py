@@ -32,7 +32,7 @@ A long text may be spelled shortly: "pred_parts": [["(", 2000], ["1", 1]] is 200
 What comes out, in the same order, is the row with these fields added:
     status      correct, wrong, no_answer, timeout (CPU time, met twice), limit (too long or deep an answer), gold_unparsable (the
                 reference cannot be read), unscored (the grader itself failed); the last two say nothing about the answer
-    why, rule   what decided
+    rule        what decided; `why` in words, where the row has no field of that name
     gold_form, pred_form   what both sides were read as
     seconds     wall time of this row
 
@@ -64,7 +64,7 @@ def cli(argv: Sequence[str]) -> int:
     graded, failures = [], []
     for (_, row), question in zip(located, tqdm(questions, desc="grading", unit="row", disable=len(questions) < 1000)):
         verdict, seconds = _timed(*question)
-        graded.append({**row, **_fields(verdict), "seconds": round(seconds, 6)})
+        graded.append({"why": verdict.why, **row, **_fields(verdict), "seconds": round(seconds, 6)})
         failures += [verdict.why] if verdict.status == "unscored" else []
     if args.out or not args.json:
         write_rows(args.out, graded)
@@ -85,7 +85,7 @@ def read_questions(rows: Sequence[Located], gold: str, pred: str, *, whole_text:
         reference, said = (text_field(where, row, name) for name in (gold, pred))
         reference = final_answer(reference) or reference
         answer, how = (final_answer(said), "") if whole_text else read_answer(said, reference)
-        questions.append((reference, answer, how, policy_of(where, row)))
+        questions.append((reference, answer, how, policy_of(row)))
     return questions
 
 
@@ -102,13 +102,11 @@ def read_answer(said: str, reference: str) -> tuple[str, str]:
     return said, ""
 
 
-def policy_of(where: str, row: dict[str, Any]) -> MathPolicy:
-    """The policy with the row's own `precision`: decimals of so many digits count as rounded."""
+def policy_of(row: dict[str, Any]) -> MathPolicy:
+    """The policy with the row's own `precision`: decimals of so many digits count as rounded. What is no such number is another's field."""
     digits = row.get("precision")
-    if digits is None:
+    if type(digits) is not int or digits < 1:
         return DEFAULT
-    if not isinstance(digits, int) or digits < 1:
-        raise DataError(f"{where}: 'precision' must be a whole number of digits from 1 on, found {digits!r}")
     return DEFAULT if digits >= DEFAULT.answer_digits else MathPolicy(answer_digits=digits)
 
 
@@ -152,5 +150,4 @@ def _timed(reference: str, answer: str | None, how: str, policy: MathPolicy) -> 
 
 
 def _fields(verdict: Verdict) -> dict[str, str]:
-    names = ("status", "why", "rule", "gold_form", "pred_form")
-    return {name: getattr(verdict, name) for name in names}
+    return {name: getattr(verdict, name) for name in ("status", "rule", "gold_form", "pred_form")}
