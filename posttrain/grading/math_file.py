@@ -17,7 +17,7 @@ from posttrain.grading.file import Located, read_rows, summarise, summary_lines,
 from posttrain.grading.math import is_prose
 from posttrain.grading.peer import PEERS, opinions
 from posttrain.grading.policy import DEFAULT, MathPolicy
-from posttrain.types import DataError, Verdict
+from posttrain.types import Verdict
 
 LISTED = 20
 EPILOG = """\
