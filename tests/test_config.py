@@ -181,9 +181,15 @@ def test_what_is_missing_is_named_with_the_layer_it_is_missing_from(recipe):
     assert complaint(ScoreConfig, [recipe]) == f"{recipe}: optim: missing; it is required"
     assert complaint(ScoreConfig, [recipe], ["--optim.eps", "1e-7"]) == "flags: optim.lr: missing; it is required"
     recipe.write_text(SCORE.replace("kind: sums, ", ""))
-    assert complaint(ScoreConfig, [recipe]) == f"{recipe}: task.kind: missing; it is required (kinds: sums, math, gsm8k, humaneval, mbpp)"
+    assert (
+        complaint(ScoreConfig, [recipe])
+        == f"{recipe}: task.kind: missing; it is required (kinds: sums, math, gsm8k, humaneval, mbpp, with_shots)"
+    )
     recipe.write_text(SCORE.replace("task:", "# "))
-    assert complaint(ScoreConfig, [recipe]) == f"{recipe}: task: missing; it is required (kinds: sums, math, gsm8k, humaneval, mbpp)"
+    assert (
+        complaint(ScoreConfig, [recipe])
+        == f"{recipe}: task: missing; it is required (kinds: sums, math, gsm8k, humaneval, mbpp, with_shots)"
+    )
 
 
 def test_a_recipe_of_another_kind_is_told_by_its_kind_not_by_its_keys(recipe):
@@ -278,7 +284,7 @@ def test_every_key_is_described_with_its_type_default_and_docstring():
     assert rows["weight"][:2] == ["tuple[float, ...]", "[1.0, 1.0]"]
     assert rows["reference"][:2] == ["str | None", "null"]
     assert rows["shared_first"][:2] == ["bool", "false"]
-    assert rows["task.kind"][:2] == ["sums|math|gsm8k|humaneval|mbpp", "required"]
+    assert rows["task.kind"][:2] == ["sums|math|gsm8k|humaneval|mbpp|with_shots", "required"]
     assert rows["engine.kind"][:2] == ["hf|vllm|server", "hf"]
     assert rows["engine.max_model_len [vllm]"][:2] == ["int | None", "null"]
     assert rows["task.limit [math]"][1] == "null"

@@ -132,10 +132,10 @@ def endurance(runs: int) -> None:
     told = []
     for done in range(runs + 1):
         if done in (min(500, runs // 2), runs):
-            family = _family(judge.process.pid)
+            family = _family(judge.child.process.pid)
             told.append({"processes": len(family), "files": sum(map(_files, family)), "rss_mib": sum(map(_rss_mib, family))})
         judge.ask(questions[done % len(questions)])
-    judge.close()
+    judge.child.close()
     first, last = told
     print(f"| after {min(500, runs // 2)} and after {runs} programs in one judge | {_counts(first)}; {_counts(last)} |")
 

@@ -162,7 +162,7 @@ def hostile(data: Path) -> None:
         same = {status} == {other for other, _ in found}
         cells = f"{status if same else 'DIFFERS'} | {main_s:.3f} | {found[0][1]:.3f} | {found[1][1]:.3f}"
         print(f"| {row['name']} | {row['max_seconds']} | {cells} |")
-    peaks = [memory_mib(worker.process.pid) for worker in shared_pool().workers if worker.process]
+    peaks = [memory_mib(worker.child.process.pid) for worker in shared_pool().workers if worker.child.process]
     print(f"\nMost memory of a worker: {max(peaks):.0f} MiB resident, of {shared_pool().workers[0].limits.memory_mib} MiB that it may map.")
 
 

@@ -10,23 +10,17 @@ import atexit
 import json
 import os
 import queue
-import select
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from posttrain.grading.answer import final_answer
+from posttrain.grading.child import Child, ChildFailed
 from posttrain.grading.math import grade
 from posttrain.grading.policy import DEFAULT, MathPolicy
 from posttrain.grading.values import NeedsAlgebra
-from posttrain.types import FinalAnswer, Problem, Verdict, VerdictStatus
+from posttrain.types import FinalAnswer, Problem, Verdict
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,92 +32,29 @@ class Limits:
     memory_mib: int = 500
     questions: int = 5000
     """Answers after which a worker is replaced, as sympy's caches grow."""
-    start_s: float = 120.0
-    """Wall time to start in: sympy takes about a second to import."""
 
 
 class Worker:
     """One worker process; not for two threads at once. It starts at the first question, and again at the next after a death."""
 
-    def __init__(self, limits: Limits, command: Sequence[str] = ()) -> None:
+    def __init__(self, limits: Limits, arguments: Sequence[str] = ()) -> None:
         self.limits = limits
-        self.command = command or [sys.executable, "-P", "-m", "posttrain.grading.worker", str(limits.cpu_s), str(limits.memory_mib)]
-        self.process: subprocess.Popen[bytes] | None = None
-        self.answered = 0
+        own = ["-P", "-m", "posttrain.grading.worker", str(limits.cpu_s), str(limits.memory_mib)]
+        self.child = Child(arguments or own, {"OMP_NUM_THREADS": "1"})
 
     def ask(self, reference: str, answer: str, policy: MathPolicy = DEFAULT) -> Verdict:
         """The worker's verdict, "timeout" where it took too long, or "unscored" with what went wrong."""
+        line = json.dumps([reference, answer, {} if policy is DEFAULT else asdict(policy)]).encode()
         try:
-            if self.process is None or self.process.poll() is not None or self.answered >= self.limits.questions:
-                self._start()
-            self._send(json.dumps([reference, answer, {} if policy is DEFAULT else asdict(policy)]))
-            status, why, rule, gold_form, pred_form = json.loads(self._receive(self.limits.wall_s))
-            self.answered += 1
+            if not self.child.alive or self.child.answered >= self.limits.questions:
+                self.child.start()
+            status, why, rule, gold_form, pred_form = json.loads(self.child.ask(line, self.limits.wall_s))
             return Verdict(status=status, why=why, rule=rule, gold_form=gold_form, pred_form=pred_form)
-        except _WorkerFailed as failure:
-            self.close()
-            return Verdict(status=failure.status, why=str(failure), rule="worker", gold_form=reference[:300], pred_form=answer[:300])
-
-    def close(self) -> None:
-        if self.process is None:
-            return
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            stream.close()
-        self.errors.close()
-        self.process = None
-
-    def _start(self) -> None:
-        self.close()
-        env = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": os.environ.get("PATH", ""), "OMP_NUM_THREADS": "1"}
-        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        self.process = subprocess.Popen(
-            self.command,
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            bufsize=0,
-            env=env,
-            start_new_session=True,  # a Ctrl-C in the terminal is for the run, which then closes its workers
-        )
-        self.answered = 0
-        self._receive(self.limits.start_s)
-
-    def _send(self, line: str) -> None:
-        try:  # `grade` bounds both texts, so that a line fits into the empty pipe and writing cannot block
-            self.process.stdin.write(line.encode() + b"\n")
-        except OSError:
-            raise self._cause_of_death() from None
-
-    def _receive(self, wall_s: float) -> bytes:
-        """The next line; every question gets exactly one."""
-        line, until = b"", time.monotonic() + wall_s
-        while not line.endswith(b"\n"):
-            if not select.select([self.process.stdout], [], [], max(0.0, until - time.monotonic()))[0]:
-                raise _WorkerFailed("unscored", f"no verdict in {wall_s:g} s")
-            chunk = os.read(self.process.stdout.fileno(), 65536)
-            if not chunk:
-                raise self._cause_of_death()
-            line += chunk
-        return line
-
-    def _cause_of_death(self) -> "_WorkerFailed":
-        code = self.process.wait()
-        if code == -signal.SIGPROF:
-            return _WorkerFailed("timeout", f"more than {self.limits.cpu_s:g} s of CPU time")
-        self.errors.seek(0)
-        said = self.errors.read().decode(errors="replace").strip().rsplit("\n", 1)[-1][:300]
-        died = f"grader process died with {f'signal {-code}' if code < 0 else f'exit code {code}'}{': ' if said else ''}{said}"
-        return _WorkerFailed("unscored", died)
-
-
-class _WorkerFailed(Exception):
-    """A worker gave no verdict; the message is the reason."""
-
-    def __init__(self, status: VerdictStatus, why: str) -> None:
-        super().__init__(why)
-        self.status = status
+        except ChildFailed as failure:
+            self.child.close()
+            too_slow = f"more than {self.limits.cpu_s:g} s of CPU time"
+            status, why = ("timeout", too_slow) if failure.end == "cpu" else ("unscored", f"grader process {failure}")
+            return Verdict(status=status, why=why, rule="worker", gold_form=reference[:300], pred_form=answer[:300])
 
 
 Question = tuple[str, str] | tuple[str, str, MathPolicy]
@@ -132,10 +63,10 @@ Question = tuple[str, str] | tuple[str, str, MathPolicy]
 class Pool:
     """Up to `size` workers for any number of threads."""
 
-    def __init__(self, size: int, limits: Limits, command: Sequence[str] = ()) -> None:
+    def __init__(self, size: int, limits: Limits, arguments: Sequence[str] = ()) -> None:
         self.size = size
         self.owner = os.getpid()
-        self.workers = [Worker(limits, command) for _ in range(size)]
+        self.workers = [Worker(limits, arguments) for _ in range(size)]
         self.idle: queue.LifoQueue[Worker] = queue.LifoQueue()  # last in, first out: a lone caller keeps one process warm, not all
         for worker in self.workers:
             self.idle.put(worker)
@@ -145,7 +76,7 @@ class Pool:
         try:
             return worker.ask(*question)
         except BaseException:
-            worker.close()  # interrupted between question and answer: its next line would be another question's
+            worker.child.close()  # interrupted between question and answer: its next line would be another question's
             raise
         finally:
             self.idle.put(worker)
@@ -161,7 +92,7 @@ class Pool:
 
     def close(self) -> None:
         for worker in self.workers:
-            worker.close()
+            worker.child.close()
 
 
 _shared: Pool | None = None

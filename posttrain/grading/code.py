@@ -12,19 +12,13 @@ import atexit
 import json
 import os
 import queue
-import select
-import signal
-import subprocess
-import sys
-import tempfile
 import threading
-import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
+from posttrain.grading.child import Child, ChildFailed
 from posttrain.grading.judge import Judgement, Question
 from posttrain.grading.program import program_in
 from posttrain.grading.sandbox import Backend, CellLimits, SandboxError
@@ -33,7 +27,6 @@ from posttrain.types import Problem, UnitTests, Verdict
 LIMITS = CellLimits(cpu_s=5.0, wall_s=60.0, output_kib=8192)
 """Of one program with all its tests."""
 SandboxChoice: TypeAlias = Literal["auto", "zygote", "bwrap", "unsafe"]
-START_S = 120.0
 SPARE_WALL_S = 60.0
 """What a judge may take beyond its program's wall time: it has a CPU limit of its own, so this is for a machine in trouble."""
 QUESTIONS = 5000
@@ -79,92 +72,39 @@ class Judge:
 
     def __init__(self, setting: Setting) -> None:
         self.setting = setting
-        self.process: subprocess.Popen[bytes] | None = None
-        self.answered = 0
+        backend = [setting.backend] if setting.backend else []
+        self.child = Child(["-P", "-m", "posttrain.grading.judge", *backend], {"PYTHONHASHSEED": "0"})
         self.layers: tuple[str, ...] = ()
         self.backend = ""
 
     def ask(self, question: Question) -> Judgement:
         """The judge's answer, or one in its place that says what became of it. Raises `SandboxError` where it refuses to work."""
         limits = self.setting.limits
+        line = json.dumps(asdict(question) | {"limits": asdict(limits)}).encode()
         try:
-            if self.process is None or self.process.poll() is not None or self.answered >= QUESTIONS:
+            if not self.child.alive or self.child.answered >= QUESTIONS:
                 self._start()
-            line = json.dumps(asdict(question) | {"limits": asdict(limits)})
-            answer = json.loads(self._exchange(line.encode() + b"\n", limits.wall_s + SPARE_WALL_S))
-            self.answered += 1
+            answer = json.loads(self.child.ask(line, limits.wall_s + SPARE_WALL_S))
             return Judgement(verdict=Verdict(**answer["verdict"]), cpu_s=answer["cpu_s"])
-        except _JudgeFailed as failure:
-            self.close()
-            return Judgement(verdict=failure.verdict, cpu_s=0.0)
+        except ChildFailed as failure:
+            self.child.close()
+            return Judgement(verdict=_no_answer(failure), cpu_s=0.0)
         except BaseException:
-            self.close()  # interrupted between question and answer: its next line would be another question's
+            self.child.close()  # interrupted between question and answer: its next line would be another question's
             raise
 
-    def close(self) -> None:
-        if self.process is None:
-            return
-        self.process.kill()
-        self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
-            stream.close()
-        self.errors.close()
-        self.process = None
-
     def _start(self) -> None:
-        self.close()
-        env = {"PYTHONPATH": str(Path(__file__).parents[2]), "PATH": os.environ.get("PATH", ""), "PYTHONHASHSEED": "0"}
-        self.errors = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the process
-        self.process = subprocess.Popen(
-            [sys.executable, "-P", "-m", "posttrain.grading.judge", *([self.setting.backend] if self.setting.backend else [])],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self.errors,
-            bufsize=0,
-            env=env,
-            start_new_session=True,  # a Ctrl-C in the terminal is for the run, which then closes its judges
-        )
-        os.set_blocking(self.process.stdin.fileno(), False)
-        self.answered = 0
-        greeting = json.loads(self._exchange(b"", START_S))
+        greeting = json.loads(self.child.start())
         if "refused" in greeting:
             raise SandboxError(greeting["refused"])
         self.backend, self.layers = greeting["backend"], tuple(greeting["layers"])
 
-    def _exchange(self, sent: bytes, wall_s: float) -> bytes:
-        """Send, and wait for the one line that comes back."""
-        into, out = self.process.stdin.fileno(), self.process.stdout.fileno()
-        line, until = b"", time.monotonic() + wall_s
-        while not line.endswith(b"\n"):
-            readable, writable, _ = select.select([out], [into] if sent else [], [], max(0.0, until - time.monotonic()))
-            if not readable and not writable:
-                raise _JudgeFailed("unscored", "judge", f"no answer in {wall_s:g} s")
-            try:
-                if writable:
-                    sent = sent[os.write(into, sent) :]
-                chunk = os.read(out, 65536) if readable else None
-            except OSError:
-                chunk = b""
-            if chunk == b"":
-                raise self._cause_of_death()
-            line += chunk or b""
-        return line
 
-    def _cause_of_death(self) -> "_JudgeFailed":
-        code = self.process.wait()
-        if code == -signal.SIGPROF:
-            return _JudgeFailed("timeout", "tests", "the tests ran out of CPU time on what the program returned")
-        self.errors.seek(0)
-        said = self.errors.read().decode(errors="replace").strip().rsplit("\n", 1)[-1][:300]
-        return _JudgeFailed("unscored", "judge", f"the judge died with {f'signal {-code}' if code < 0 else f'exit code {code}'}: {said}")
-
-
-class _JudgeFailed(Exception):
-    """A judge gave no answer; the verdict says whose fault that is."""
-
-    def __init__(self, status: Any, rule: str, why: str) -> None:
-        super().__init__(why)
-        self.verdict = Verdict(status=status, rule=rule, why=why)
+def _no_answer(failure: ChildFailed) -> Verdict:
+    """What is said of a program whose judge gave no answer."""
+    if failure.end == "cpu":
+        return Verdict(status="timeout", rule="tests", why="the tests ran out of CPU time on what the program returned")
+    return Verdict(status="unscored", rule="judge", why=f"the judge {failure}")
 
 
 class Pool:
@@ -214,7 +154,7 @@ class Pool:
 
     def close(self) -> None:
         for judge in self.judges:
-            judge.close()
+            judge.child.close()
 
 
 _pools: dict[Setting, Pool] = {}

@@ -16,8 +16,13 @@ def write_episodes(path: Path, episodes: Iterable[Episode]) -> None:
 
 
 def to_line(episode: Episode) -> str:
-    """One line of JSON. A later prompt repeats all earlier tokens, so only what is new in it is kept; `ValueError` if it does not."""
+    """One line of JSON. A later prompt repeats all earlier tokens, so only what is new in it is kept; `ValueError` if it does not.
+
+    How many tokens an engine's cache served is not kept: it depends on what else was asked, and an episode must not.
+    """
     row = dataclasses.asdict(episode)
+    for turn in row["turns"]:
+        del turn["completion"]["num_cached"]
     for number, (before, turn) in enumerate(zip(episode.turns, episode.turns[1:]), 1):
         earlier = (*before.prompt_ids, *before.completion.ids)
         if turn.prompt_ids[: len(earlier)] != earlier:

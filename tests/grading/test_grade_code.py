@@ -49,7 +49,7 @@ def test_equal_programs_are_run_once():
     try:
         answers = pool.ask_all([question("x + x")] * 20)
         assert {answer.verdict.status for answer in answers} == {"correct"}
-        assert sum(judge.answered for judge in pool.judges) == 1
+        assert sum(judge.child.answered for judge in pool.judges) == 1
     finally:
         pool.close()
 
@@ -80,7 +80,7 @@ def test_many_threads_share_few_judges_and_each_gets_its_own_verdict():
         with ThreadPoolExecutor(8) as threads:
             answers = list(threads.map(pool.ask, [question("x + x" if i % 2 else f"x + {i}") for i in range(24)]))
         assert [answer.verdict.correct for answer in answers] == [bool(i % 2) for i in range(24)]
-        assert len({judge.process.pid for judge in pool.judges if judge.process}) == 2
+        assert len({judge.child.process.pid for judge in pool.judges if judge.child.process}) == 2
     finally:
         pool.close()
 
@@ -92,13 +92,13 @@ def test_a_judge_that_is_killed_leaves_the_answer_unscored_and_the_next_is_judge
         with ThreadPoolExecutor(1) as thread:
             asked = thread.submit(judge.ask, question("__import__('time').sleep(25)"))
             time.sleep(0.3)
-            os.kill(judge.process.pid, signal.SIGKILL)
+            os.kill(judge.child.process.pid, signal.SIGKILL)
             verdict = asked.result().verdict
         assert (verdict.status, verdict.rule) == ("unscored", "judge")
         assert "signal 9" in verdict.why
         assert judge.ask(question("x + x")).verdict.correct
     finally:
-        judge.close()
+        judge.child.close()
 
 
 def test_tests_that_never_end_on_what_a_program_returned_are_ended():
@@ -108,7 +108,7 @@ def test_tests_that_never_end_on_what_a_program_returned_are_ended():
         assert judge.ask(endless).verdict.status == "timeout"
         assert judge.ask(question("x + x")).verdict.correct
     finally:
-        judge.close()
+        judge.child.close()
 
 
 def test_an_unsafe_backend_is_only_used_where_it_is_asked_for():
@@ -117,14 +117,14 @@ def test_an_unsafe_backend_is_only_used_where_it_is_asked_for():
         assert judge.ask(question("x + x")).verdict.correct
         assert judge.backend == "unsafe"
     finally:
-        judge.close()
+        judge.child.close()
 
 
 def test_a_sandbox_that_cannot_start_is_a_refusal_and_no_verdict():
     judge = Judge(Setting(backend="nonesuch"))
     with pytest.raises(SandboxError, match="nonesuch"):
         judge.ask(question("x + x"))
-    assert judge.process is None
+    assert judge.child.process is None
 
 
 def test_a_final_answer_as_reference_is_the_callers_mistake():
@@ -150,14 +150,14 @@ def test_many_programs_leave_no_process_no_open_file_and_no_more_memory_behind()
     judge = Judge(Setting())
     try:
         judge.ask(question("x + x"))
-        family = [judge.process.pid, *children(judge.process.pid)]
+        family = [judge.child.process.pid, *children(judge.child.process.pid)]
         before = {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in family}
         for i in range(100):
             judge.ask(question(f"x + x + {i % 3} * 0"))
-        assert [judge.process.pid, *children(judge.process.pid)] == family
+        assert [judge.child.process.pid, *children(judge.child.process.pid)] == family
         assert {pid: len(os.listdir(f"/proc/{pid}/fd")) for pid in family} == before
     finally:
-        judge.close()
+        judge.child.close()
 
 
 def children(pid: int) -> list[int]:
@@ -173,7 +173,7 @@ import sys
 text = "```python\\ndef double(x): return x + x\\n```"
 tests = UnitTests(entry_point="double", code="assert double(2) == 4")
 assert grade_code([(Problem(id="p", question="", reference=tests), text)])[0].correct
-print(*[judge.process.pid for judge in shared_pool(Setting()).judges if judge.process], "torch" in sys.modules, flush=True)
+print(*[judge.child.process.pid for judge in shared_pool(Setting()).judges if judge.child.process], "torch" in sys.modules, flush=True)
 """
 
 
