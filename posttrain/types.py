@@ -25,10 +25,14 @@ class FinalAnswer:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class UnitTests:
-    """A reference that is a test program calling `entry_point`, as in HumanEval or MBPP."""
+    """A reference that is a test program calling `entry_point`, as in HumanEval or MBPP.
+
+    `prompt` is the part of the program that the problem gives: what a bare completion continues, with the helpers that tests may use.
+    """
 
     entry_point: str
     code: str
+    prompt: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

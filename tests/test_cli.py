@@ -10,6 +10,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from posttrain import cli
+from posttrain.cli import KINDS
 from posttrain.config import ConfigError, load
 from posttrain.evaluation.metrics import NothingScored
 from posttrain.prompting.chat import TemplateError
@@ -21,7 +22,7 @@ from posttrain.types import DataError, EngineError
 ROOT = Path(__file__).parents[1]
 RECIPE = str(ROOT / "recipes" / "score_sums" / "stage2.yaml")
 SUITE = str(ROOT / "evals" / "suites" / "sums_two_attempts.yaml")
-TRAINED = "score, think_twice, grpo, sft, self_training, study"
+TRAINED = ", ".join(KINDS)
 TINY = """\
 kind: score
 model: {model}

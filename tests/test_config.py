@@ -1,11 +1,9 @@
 """What a recipe may say, how its layers merge, and the one line that a wrong one gets: where, found, expected, nearest."""
 
-import importlib
 from pathlib import Path
 
 import pytest
 
-from posttrain.cli import KINDS
 from posttrain.config import ConfigError, build, config, dump, load, merge, read_flags, read_yaml
 from posttrain.evaluation.run import Suite
 from posttrain.rl.score import Config as ScoreConfig
@@ -14,6 +12,7 @@ from posttrain.schema import describe
 from posttrain.study import Config as StudyConfig
 from posttrain.tasks.gsm8k import Gsm8kTask
 from posttrain.tasks.math import MathTask
+from tests.kinds import class_of
 
 ROOT = Path(__file__).parents[1]
 RECIPES = sorted(path for path in (ROOT / "recipes").glob("*/*.yaml") if path.parent.name != "overlays")
@@ -182,9 +181,9 @@ def test_what_is_missing_is_named_with_the_layer_it_is_missing_from(recipe):
     assert complaint(ScoreConfig, [recipe]) == f"{recipe}: optim: missing; it is required"
     assert complaint(ScoreConfig, [recipe], ["--optim.eps", "1e-7"]) == "flags: optim.lr: missing; it is required"
     recipe.write_text(SCORE.replace("kind: sums, ", ""))
-    assert complaint(ScoreConfig, [recipe]) == f"{recipe}: task.kind: missing; it is required (kinds: sums, math, gsm8k)"
+    assert complaint(ScoreConfig, [recipe]) == f"{recipe}: task.kind: missing; it is required (kinds: sums, math, gsm8k, humaneval, mbpp)"
     recipe.write_text(SCORE.replace("task:", "# "))
-    assert complaint(ScoreConfig, [recipe]) == f"{recipe}: task: missing; it is required (kinds: sums, math, gsm8k)"
+    assert complaint(ScoreConfig, [recipe]) == f"{recipe}: task: missing; it is required (kinds: sums, math, gsm8k, humaneval, mbpp)"
 
 
 def test_a_recipe_of_another_kind_is_told_by_its_kind_not_by_its_keys(recipe):
@@ -231,7 +230,7 @@ def test_a_file_that_is_no_recipe_is_told_in_one_line_with_its_place(tmp_path, t
 @pytest.mark.parametrize("path", [*RECIPES, *SUITES], ids=lambda path: path.stem)
 def test_every_recipe_and_suite_survives_being_written_out_and_read_back(path, tmp_path):
     _, tree = read_yaml(path)
-    cls = Suite if tree["kind"] == "eval" else importlib.import_module(KINDS[tree["kind"]]).Config
+    cls = class_of(tree)
     cfg = load(cls, [path])
     copy = tmp_path / "copy.yaml"
     copy.write_text(dump(cfg))
@@ -279,7 +278,7 @@ def test_every_key_is_described_with_its_type_default_and_docstring():
     assert rows["weight"][:2] == ["tuple[float, ...]", "[1.0, 1.0]"]
     assert rows["reference"][:2] == ["str | None", "null"]
     assert rows["shared_first"][:2] == ["bool", "false"]
-    assert rows["task.kind"][:2] == ["sums|math|gsm8k", "required"]
+    assert rows["task.kind"][:2] == ["sums|math|gsm8k|humaneval|mbpp", "required"]
     assert rows["engine.kind"][:2] == ["hf|vllm|server", "hf"]
     assert rows["engine.max_model_len [vllm]"][:2] == ["int | None", "null"]
     assert rows["task.limit [math]"][1] == "null"

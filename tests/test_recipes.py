@@ -7,9 +7,10 @@ import pytest
 
 from posttrain.cli import KINDS as TRAINED
 from posttrain.config import build, load, read_yaml
-from posttrain.evaluation.run import Suite, suite_module
+from posttrain.evaluation.run import Suite
 from posttrain.study import Config as StudyConfig
 from posttrain.study import _plan
+from tests.kinds import class_of
 
 KINDS = TRAINED | {"manyshot": "posttrain.tasks.manyshot", "reinforce": "posttrain.evaluation.reinforce"}
 ROOT = Path(__file__).parents[1]
@@ -34,8 +35,7 @@ def test_there_are_recipes_suites_and_a_study():
 @pytest.mark.parametrize("path", RECIPES, ids=name)
 def test_a_recipe_resolves_against_its_kind(path):
     layer = read_yaml(path)
-    kind = layer[1]["kind"]
-    build(suite_module([path]).Suite if kind == "icl" else importlib.import_module(KINDS[kind]).Config, [layer])
+    build(class_of(layer[1]), [layer])
 
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=name)
@@ -48,7 +48,7 @@ def test_an_overlay_goes_over_every_recipe_of_its_kind(path):
 
 @pytest.mark.parametrize("path", SUITES, ids=name)
 def test_a_suite_resolves(path):
-    load(suite_module([path]).Suite, [path])
+    load(class_of(read_yaml(path)[1]), [path])
 
 
 @pytest.mark.parametrize("path", STUDIES, ids=name)

@@ -103,3 +103,12 @@ def test_a_study_that_cannot_run_is_refused_before_anything_does(runs, changes, 
     with pytest.raises(ConfigError, match=complaint):
         study.main(config(tmp_path, runs, **changes), tmp_path / "out", resume=False)
     assert not (tmp_path / "out").exists()
+
+
+def test_two_runs_of_one_label_and_an_unknown_row_to_test_against_are_refused():
+    tree = {"title": "T", "suite": "s.yaml", "runs": {"a": {"recipe": "r.yaml", "label": "A"}, "b": {"model": "a", "label": "B"}}}
+    with pytest.raises(ConfigError, match="against: names 'C', expected the label of a run"):
+        build(study.Config, [("test", tree | {"against": "C"})])
+    runs = {**tree["runs"], "b": {"model": "a", "label": "A"}}
+    with pytest.raises(ConfigError, match="several have the label 'A'"):
+        build(study.Config, [("test", tree | {"runs": runs})])

@@ -6,54 +6,48 @@ Colours are from Okabe & Ito's set, told apart by colour-blind readers; every co
 import html
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
+from posttrain.evaluation.drawing import (
+    ATTEMPT,
+    INK,
+    SOFT,
+    WIDTH,
+    Frame,
+    area,
+    circle,
+    clip,
+    line,
+    path,
+    percent,
+    points,
+    svg,
+    text,
+    x_axis,
+    y_axis,
+)
 from posttrain.evaluation.entries import Stage
 from posttrain.evaluation.metrics import Outcome, Summary
+from posttrain.evaluation.stats import Estimate
 
-ATTEMPT = ("#D98200", "#0072B2", "#009E73", "#CC79A7")
 OUTCOME: dict[Outcome, str] = {"kept": "#A9C3D6", "fixed": "#009E73", "broken": "#D55E00", "still wrong": "#DDDAD4"}
-INK, SOFT, RULE = "#1b1b1a", "#6b6a66", "#e4e2dd"
-WIDTH = 360
-
-
-@dataclass(frozen=True, kw_only=True)
-class Frame:
-    """A plot's area in the panel, and the values at its edges."""
-
-    x: tuple[float, float]
-    y: tuple[float, float] = (0.0, 1.0)
-    left: float = 34
-    right: float = WIDTH - 14
-    top: float = 20
-    bottom: float = 178
-
-    def at(self, x: float, y: float) -> tuple[float, float]:
-        return self.px(x), self.py(y)
-
-    def px(self, x: float) -> float:
-        return self.left + (self.right - self.left) * (x - self.x[0]) / ((self.x[1] - self.x[0]) or 1)
-
-    def py(self, y: float) -> float:
-        return self.bottom - (self.bottom - self.top) * (y - self.y[0]) / ((self.y[1] - self.y[0]) or 1)
 
 
 def accuracies(rows: Sequence[tuple[str, Summary]]) -> str:
     """One row per model: the first attempt's accuracy, an arrow, the second's."""
     values = [acc.value for _, s in rows for acc in s.acc]
     frame = _rows_frame(max(0.0, min(values) - 0.06), min(1.0, max(values) + 0.06), len(rows))
-    parts = [_x_axis(frame, percent)]
+    parts = [x_axis(frame, percent)]
     for i, (name, s) in enumerate(rows):
         y, (a, b) = _row_y(i), (s.acc[k - 1].value for k in s.between)
         x1, x2 = frame.px(a), frame.px(b)
         tip = 7 * math.copysign(1, b - a)
-        parts += [_row_name(i, name), _line(x1, y, x2 - tip, y, INK, 1.6)] if abs(x2 - x1) > 14 else [_row_name(i, name)]
-        parts += [_circle(x1, y, 5.5, "#fff", ATTEMPT[0], 2.5), _circle(x2, y, 6, ATTEMPT[1])]
+        parts += [_row_name(i, name), line(x1, y, x2 - tip, y, INK, 1.6)] if abs(x2 - x1) > 14 else [_row_name(i, name)]
+        parts += [circle(x1, y, 5.5, "#fff", ATTEMPT[0], 2.5), circle(x2, y, 6, ATTEMPT[1])]
         left_first = a <= b
-        parts += [_text(x1 + (-11 if left_first else 11), y + 4, percent(a), "end" if left_first else "start", ATTEMPT[0], bold=True)]
-        parts += [_text(x2 + (11 if left_first else -11), y + 4, percent(b), "start" if left_first else "end", ATTEMPT[1], bold=True)]
-    return _svg(parts, _rows_height(len(rows)), "Accuracy of the first and second attempt per model")
+        parts += [text(x1 + (-11 if left_first else 11), y + 4, percent(a), "end" if left_first else "start", ATTEMPT[0], bold=True)]
+        parts += [text(x2 + (11 if left_first else -11), y + 4, percent(b), "start" if left_first else "end", ATTEMPT[1], bold=True)]
+    return svg(parts, _rows_height(len(rows)), "Accuracy of the first and second attempt per model")
 
 
 def deltas(rows: Sequence[tuple[str, Summary]]) -> str:
@@ -62,20 +56,20 @@ def deltas(rows: Sequence[tuple[str, Summary]]) -> str:
     margin = 0.12 * (high - low) or 0.01
     frame = _rows_frame(low - margin, high + margin, len(rows))
     zero = frame.px(0)
-    parts = [_x_axis(frame, points), _line(zero, frame.top - 8, zero, frame.bottom, SOFT, 1.2)]
+    parts = [x_axis(frame, points), line(zero, frame.top - 8, zero, frame.bottom, SOFT, 1.2)]
     for i, (name, s) in enumerate(rows):
         y, colour, mid = _row_y(i), verdict_colour(s), frame.px(s.delta.value)
         start, end = frame.px(s.delta.low), frame.px(s.delta.high)
-        parts += [_row_name(i, name), _line(start, y, end, y, colour, 3)]
-        parts += [_line(x, y - 5, x, y + 5, colour, 2) for x in (start, end)]
-        parts += [_circle(mid, y, 5.5, colour, "#fff", 1.5), _beside(start, end, y, points(s.delta.value), colour)]
-    return _svg(parts, _rows_height(len(rows)), "Change of accuracy between the attempts with 95% intervals per model")
+        parts += [_row_name(i, name), line(start, y, end, y, colour, 3)]
+        parts += [line(x, y - 5, x, y + 5, colour, 2) for x in (start, end)]
+        parts += [circle(mid, y, 5.5, colour, "#fff", 1.5), _beside(start, end, y, points(s.delta.value), colour)]
+    return svg(parts, _rows_height(len(rows)), "Change of accuracy between the attempts with 95% intervals per model")
 
 
 def outcomes(rows: Sequence[tuple[str, Summary]]) -> str:
     """One bar per model: what became of the answers, in the order kept, fixed, broken, still wrong."""
     frame = _rows_frame(0.0, 1.0, len(rows))
-    parts = [_x_axis(frame, percent)]
+    parts = [x_axis(frame, percent)]
     for i, (name, s) in enumerate(rows):
         a, b = (s.acc[k - 1].value for k in s.between)
         shares = {"kept": a - s.broken.value, "fixed": s.fixed.value, "broken": s.broken.value, "still wrong": 1 - b - s.broken.value}
@@ -89,9 +83,9 @@ def outcomes(rows: Sequence[tuple[str, Summary]]) -> str:
                 f'<rect x="{x:.1f}" y="{_row_y(i) - 9}" width="{max(0, width - 1):.1f}" height="18" fill="{OUTCOME[kind]}">{title}</rect>'
             )
             if width > 26:
-                parts.append(_text(x + width / 2, _row_y(i) + 4, percent(share), "middle", "#fff" if kind in ("fixed", "broken") else INK))
+                parts.append(text(x + width / 2, _row_y(i) + 4, percent(share), "middle", "#fff" if kind in ("fixed", "broken") else INK))
             done += share
-    return _svg(parts, _rows_height(len(rows)), "What became of the answers per model")
+    return svg(parts, _rows_height(len(rows)), "What became of the answers per model")
 
 
 def curve(
@@ -99,27 +93,27 @@ def curve(
 ) -> str:
     """`train/<key>` over the steps of all stages, one colour per key: thin as logged, thick as a moving mean, dots for `val/<key>`."""
     frame = Frame(x=(0, steps or 1), y=y)
-    parts = [_y_axis(frame, show), _x_axis(frame, lambda v: f"{v:.0f}", lines=False)]
+    parts = [y_axis(frame, show), x_axis(frame, lambda v: f"{v:.0f}", lines=False)]
     start = 0.0
     for number, stage in enumerate(stages):
         end = start + last_step(stage)
         if number:
-            parts.append(_line(frame.px(start), frame.top - 8, frame.px(start), frame.bottom, SOFT, 1, dashed=True))
+            parts.append(line(frame.px(start), frame.top - 8, frame.px(start), frame.bottom, SOFT, 1, dashed=True))
         if len(stages) > 1:
-            parts.append(_text(frame.px((start + end) / 2), frame.top - 8, stage.name, "middle", SOFT))
+            parts.append(text(frame.px((start + end) / 2), frame.top - 8, stage.name, "middle", SOFT))
         for i, key in enumerate(keys):
             colour = ATTEMPT[i] if len(keys) > 1 else INK
             logged = thin(_points(stage, f"train/{key}", start), 240)
-            parts += [_path(frame, logged, colour, 0.8, opacity=0.35), _path(frame, moving_mean(logged), colour, 2)]
-            parts += [_circle(*frame.at(x, clip(v, y)), 3, colour, "#fff", 1) for x, v in _points(stage, f"val/{key}", start)]
+            parts += [path(frame, logged, colour, 0.8, opacity=0.35), path(frame, moving_mean(logged), colour, 2)]
+            parts += [circle(*frame.at(x, clip(v, y)), 3, colour, "#fff", 1) for x, v in _points(stage, f"val/{key}", start)]
         start = end
-    return _svg(parts, 198, title)
+    return svg(parts, 198, title)
 
 
 def histogram(values: Sequence[float], top: float, colour: str = ATTEMPT[1], bins: int = 25) -> str:
     """Shares of `values`, all in [0, 1], over equal bins; `top` is the axis' end, so that panels can be compared."""
     frame = Frame(x=(0.0, 1.0), y=(0.0, top))
-    parts = [_y_axis(frame, percent), _x_axis(frame, lambda v: f"{v:.1f}", lines=False)]
+    parts = [y_axis(frame, percent), x_axis(frame, lambda v: f"{v:.1f}", lines=False)]
     for i, share in enumerate(shares_of(values, bins)):
         x, width = frame.px(i / bins), frame.px(1 / bins) - frame.px(0)
         y = frame.py(share)
@@ -127,7 +121,49 @@ def histogram(values: Sequence[float], top: float, colour: str = ATTEMPT[1], bin
         parts.append(
             f'<rect x="{x + 0.5:.1f}" y="{y:.1f}" width="{width - 1:.1f}" height="{frame.bottom - y:.1f}" fill="{colour}">{title}</rect>'
         )
-    return _svg(parts, 198, "Histogram of the edit-distance ratio")
+    return svg(parts, 198, "Histogram of the edit-distance ratio")
+
+
+def pairs(rows: Sequence[tuple[str, Sequence[tuple[str, Estimate]]]], title: str) -> str:
+    """Per row, several differences with their 95% intervals, one (colour, difference) below the other."""
+    found = [estimate for _, each in rows for _, estimate in each]
+    low, high = min(0.0, *(e.low for e in found)), max(0.0, *(e.high for e in found))
+    margin = 0.22 * (high - low) or 0.01
+    frame = _rows_frame(low - margin, high + margin, len(rows))
+    parts = [x_axis(frame, points), line(frame.px(0), frame.top - 8, frame.px(0), frame.bottom, SOFT, 1.2)]
+    for i, (name, each) in enumerate(rows):
+        parts.append(_row_name(i, name))
+        for number, (colour, estimate) in enumerate(each):
+            y, start, end = _row_y(i) - 3 + 13 * number, frame.px(estimate.low), frame.px(estimate.high)
+            parts += [line(start, y, end, y, colour, 2.5), circle(frame.px(estimate.value), y, 4.5, colour, "#fff", 1.5)]
+            parts.append(_beside(start, end, y, points(estimate.value), colour))
+    return svg(parts, _rows_height(len(rows)), title)
+
+
+def bands(
+    series: Sequence[tuple[str, Sequence[Estimate]]],
+    at: Sequence[int],
+    title: str,
+    *,
+    bounds: tuple[float, float],
+    log: bool = False,
+    level: float | None = None,
+) -> str:
+    """One line per (colour, values) over the numbers `at`, which may stand on a log axis, each in its 95% band; dashed, a `level`."""
+    room = 0.08 * (bounds[1] - bounds[0]) or 0.05
+    places = [math.log2(x) if log else float(x) for x in at]
+    frame = Frame(x=(places[0], places[-1]), y=(max(0.0, bounds[0] - room), min(1.0, bounds[1] + room)), left=40)
+    parts = [y_axis(frame, percent), line(frame.left, frame.bottom, frame.right, frame.bottom, "#b9b7b1", 1)]
+    parts += [text(frame.px(place), frame.bottom + 15, str(x), "middle", SOFT) for place, x in zip(places, at)]
+    parts += [] if level is None else [line(frame.left, frame.py(level), frame.right, frame.py(level), SOFT, 1.2, dashed=True)]
+    for colour, each in series:
+        parts.append(
+            area(frame, [*((x, e.low) for x, e in zip(places, each)), *((x, e.high) for x, e in zip(places[::-1], each[::-1]))], colour)
+        )
+    for colour, each in series:
+        middle = [(x, e.value) for x, e in zip(places, each)]
+        parts += [path(frame, middle, colour, 2), *(circle(*frame.at(x, v), 3.2, colour, "#fff", 1) for x, v in middle)]
+    return svg(parts, 198, title)
 
 
 def shares_of(values: Sequence[float], bins: int = 25) -> list[float]:
@@ -139,15 +175,6 @@ def shares_of(values: Sequence[float], bins: int = 25) -> list[float]:
 
 def verdict_colour(s: Summary) -> str:
     return OUTCOME["fixed"] if s.delta.low > 0 else OUTCOME["broken"] if s.delta.high < 0 else SOFT
-
-
-def percent(value: float) -> str:
-    return f"{100 * value:.1f}"
-
-
-def points(value: float) -> str:
-    """A difference in percentage points, with a sign and a true minus."""
-    return "0.0" if abs(value) < 5e-4 else f"{100 * value:+.1f}".replace("-", "−")
 
 
 def last_step(stage: Stage) -> float:
@@ -178,19 +205,6 @@ def moving_mean(logged: list[tuple[float, float]]) -> list[tuple[float, float]]:
     return [(x, sum(v for _, v in window) / len(window)) for x, window in windows]
 
 
-def clip(value: float, bounds: tuple[float, float]) -> float:
-    return min(max(value, bounds[0]), bounds[1])
-
-
-def ticks(low: float, high: float, about: int = 5) -> list[float]:
-    """Round values between `low` and `high`, at steps of 1, 2 or 5 times a power of ten."""
-    raw = (high - low) / about or 1.0
-    size = 10 ** math.floor(math.log10(raw))
-    step = next(size * m for m in (1, 2, 5, 10) if size * m >= raw * 0.999)
-    first = math.ceil(low / step - 1e-9)
-    return [i * step for i in range(first, math.floor(high / step + 1e-9) + 1)]
-
-
 def _points(stage: Stage, key: str, start: float) -> list[tuple[float, float]]:
     rows: Sequence[dict[str, Any]] = stage.metrics
     return [(start + row["step"], row[key]) for row in rows if isinstance(row.get(key), (int, float)) and math.isfinite(row[key])]
@@ -208,53 +222,12 @@ def _rows_height(rows: int) -> float:
     return _row_y(rows - 1) + 40
 
 
-def _beside(start: float, end: float, y: float, text: str, colour: str) -> str:
+def _beside(start: float, end: float, y: float, label: str, colour: str) -> str:
     """A label right of an interval, or left of it where the panel ends."""
     if end < WIDTH - 60:
-        return _text(end + 9, y + 4, text, "start", colour, bold=True)
-    return _text(start - 9, y + 4, text, "end", colour, bold=True)
+        return text(end + 9, y + 4, label, "start", colour, bold=True)
+    return text(start - 9, y + 4, label, "end", colour, bold=True)
 
 
 def _row_name(i: int, name: str) -> str:
-    return _text(10, _row_y(i) - 17, name, "start", INK, bold=True)
-
-
-def _x_axis(frame: Frame, show: Callable[[float], str], lines: bool = True) -> str:
-    parts = [_line(frame.left, frame.bottom, frame.right, frame.bottom, "#b9b7b1", 1)]
-    for value in ticks(*frame.x):
-        x = frame.px(value)
-        parts += [_line(x, frame.top - 8, x, frame.bottom, RULE, 1)] if lines else []
-        parts.append(_text(x, frame.bottom + 15, show(value).removesuffix(".0"), "middle", SOFT))
-    return "".join(parts)
-
-
-def _y_axis(frame: Frame, show: Callable[[float], str]) -> str:
-    parts = []
-    for value in ticks(*frame.y):
-        y = frame.py(value)
-        parts += [_line(frame.left, y, frame.right, y, RULE, 1), _text(frame.left - 6, y + 4, show(value).removesuffix(".0"), "end", SOFT)]
-    return "".join(parts)
-
-
-def _path(frame: Frame, line: Sequence[tuple[float, float]], colour: str, width: float, opacity: float = 1) -> str:
-    where = " ".join(f"{x:.1f},{y:.1f}" for x, y in (frame.at(x, clip(v, frame.y)) for x, v in line))
-    style = f'fill="none" stroke="{colour}" stroke-width="{width}" stroke-opacity="{opacity}" stroke-linejoin="round"'
-    return f'<polyline points="{where}" {style}/>' if line else ""
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, colour: str, width: float, dashed: bool = False) -> str:
-    dash = ' stroke-dasharray="3 3"' if dashed else ""
-    return f'<line x1="{x1:.1f}" y1="{y1:.1f}" x2="{x2:.1f}" y2="{y2:.1f}" stroke="{colour}" stroke-width="{width}"{dash}/>'
-
-
-def _circle(x: float, y: float, r: float, fill: str, stroke: str = "none", width: float = 0) -> str:
-    return f'<circle cx="{x:.1f}" cy="{y:.1f}" r="{r}" fill="{fill}" stroke="{stroke}" stroke-width="{width}"/>'
-
-
-def _text(x: float, y: float, text: str, anchor: str, colour: str, bold: bool = False) -> str:
-    weight = ' font-weight="600"' if bold else ""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}" fill="{colour}"{weight}>{html.escape(text)}</text>'
-
-
-def _svg(parts: Sequence[str], height: float, title: str) -> str:
-    return f'<svg viewBox="0 0 {WIDTH} {height:.0f}" role="img" aria-label="{html.escape(title)}">{"".join(parts)}</svg>'
+    return text(10, _row_y(i) - 17, name, "start", INK, bold=True)

@@ -1,29 +1,26 @@
-"""`posttrain report`: one HTML file that shows what training did to self-correction, readable from disk without a network.
+"""The page of `posttrain report`: one HTML file that shows what training did to self-correction, readable from disk without a network.
 
 `write_report` takes entries, one per model; `write_figure` draws the same in one small picture. Everything a model wrote is escaped by the
 template, and the page's own policy forbids any script but its six lines.
 """
 
-import argparse
 import base64
 import hashlib
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import jinja2
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from rapidfuzz.distance import Levenshtein
 
-from posttrain.config import ConfigError
 from posttrain.evaluation import charts
 from posttrain.evaluation.charts import percent, points
-from posttrain.evaluation.entries import Entry, load_entry, to_read
-from posttrain.evaluation.icl import page as in_context
+from posttrain.evaluation.entries import Entry, to_read
 from posttrain.evaluation.metrics import Outcome, Summary, acc_at, breakdown, compare, delta_of, edit_distance_ratio, summarise
-from posttrain.evaluation.stats import Estimate
+from posttrain.evaluation.paper import PAPER_ROWS, PAPER_TITLE, PaperRow
+from posttrain.evaluation.section import Cell, Section, cell, p_text, toned
 from posttrain.run import commit, write_atomic
 from posttrain.types import Episode, FinalAnswer, Turn
 
@@ -41,43 +38,25 @@ groups.forEach(g => { g.parentElement.hidden = false; g.addEventListener("click"
 """
 
 
-@dataclass(frozen=True, kw_only=True)
-class PaperRow:
-    """Published figures, in percent."""
-
-    name: str
-    t1: float
-    t2: float
-    delta: float
-    fixed: float
-    broken: float
-
-
-PAPER_TITLE = (
-    "Published, for orientation only: another model and another task (Gemini 1.5 Flash on MATH500, arXiv 2409.12917, Tables 1 and 2)"
-)
-PAPER_ROWS = (
-    PaperRow(name="Base", t1=52.6, t2=41.4, delta=-11.2, fixed=4.6, broken=15.8),
-    PaperRow(name="Self-Refine", t1=52.8, t2=51.8, delta=-1.0, fixed=3.2, broken=4.2),
-    PaperRow(name="STaR, D+", t1=53.6, t2=54.0, delta=0.4, fixed=2.6, broken=2.2),
-    PaperRow(name="Pair-SFT", t1=52.4, t2=54.2, delta=1.8, fixed=5.4, broken=3.6),
-    PaperRow(name="SCoRe", t1=60.0, t2=64.4, delta=4.4, fixed=5.8, broken=1.4),
-)
-
-
 def write_report(
     path: str | Path,
     title: str,
     entries: Sequence[Entry],
     *,
+    rows: Sequence[tuple[str, Summary]] | None = None,
+    sections: Sequence[Section] = (),
     paper_rows: Sequence[PaperRow] = PAPER_ROWS,
     paper_title: str = PAPER_TITLE,
     notes: Sequence[str] = (),
+    counted: str = "problems",
 ) -> None:
-    """Write the page for these models, in the order given; each needs scored episodes of at least two attempts."""
+    """Write the page for these models, in the order given; each needs scored episodes of at least two attempts.
+
+    `rows` are the models' figures where they are more than their entry's own, as over several seeds; intervals are over what is `counted`.
+    """
     if not entries:
         raise ValueError("a report needs at least one entry")
-    rows = [(entry.name, summarise(entry.episodes)) for entry in entries]
+    rows = rows or [(entry.name, summarise(entry.episodes)) for entry in entries]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     template = environment.from_string((Path(__file__).parent / "page.html").read_text())
     text = template.render(
@@ -90,7 +69,9 @@ def write_report(
         table=[_table_row(name, s) for name, s in rows],
         paper_rows=[_paper_row(row) for row in paper_rows],
         paper_title=paper_title,
-        comparisons=_comparisons(entries),
+        counted=counted,
+        sections=[_section(section) for section in sections],
+        comparisons=[] if sections else _comparisons(entries),
         levels=_levels(entries),
         curves=_curves(entries),
         histograms=_histograms(entries),
@@ -104,8 +85,8 @@ def write_report(
     write_atomic(Path(path), text)
 
 
-def write_figure(path: str | Path, entries: Sequence[Entry]) -> None:
-    """A picture for a README: left, validation accuracy of both attempts over training; right, Delta per model with 95% intervals."""
+def write_figure(path: str | Path, entries: Sequence[Entry], rows: Sequence[tuple[str, Summary]] | None = None) -> None:
+    """A picture for a README: left, accuracy of both attempts over training; right, Delta per model (of `rows`) with 95% intervals."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -124,51 +105,10 @@ def write_figure(path: str | Path, entries: Sequence[Entry]) -> None:
         if trained:
             axes[0].set_ylabel("accuracy, %")
             axes[0].legend(frameon=False, loc="lower right")
-        _draw_deltas(axes[-1], [(entry.name, summarise(entry.episodes)) for entry in entries])
+        _draw_deltas(axes[-1], rows or [(entry.name, summarise(entry.episodes)) for entry in entries])
         Path(path).parent.mkdir(parents=True, exist_ok=True)
         figure.savefig(path, dpi=200, facecolor="white", metadata={"Software": None})
         pyplot.close(figure)
-
-
-def cli(argv: Sequence[str]) -> int:
-    """`posttrain report`: write the page and say where it is."""
-    parser = argparse.ArgumentParser(prog="posttrain report", description="Make one HTML page that shows one or more runs.")
-    runs = "a run or evaluation folder; NAME=DIR names it, NAME=DIR,DIR chains the stages of one model"
-    parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN_DIR[,RUN_DIR]", help=runs)
-    parser.add_argument("--out", type=Path, help="the file to write (default: report.html in the last run's folder)")
-    parser.add_argument("--title", help="the page's heading")
-    parser.add_argument("--suite", help="which evaluation to show, where runs have several")
-    parser.add_argument("--figure", type=Path, help="also write the picture for a README, as PNG")
-    args = parser.parse_args(argv)
-    named = [_named(word) for word in args.runs]
-    if in_context.holds_run(named[-1][1][-1]):
-        return _in_context([(name, folders[-1]) for name, folders in named], args)
-    entries = [load_entry(name, folders, args.suite) for name, folders in named]
-    out = args.out or named[-1][1][-1] / "report.html"
-    try:
-        write_report(out, args.title or "Does it correct itself?", entries)
-        if args.figure:
-            write_figure(args.figure, entries)
-    except OSError as error:
-        raise ConfigError(f"{error.filename or out}: cannot write the report: {error.strerror}") from None
-    print(f"wrote {out}")
-    return 0
-
-
-def _in_context(named: Sequence[tuple[str, Path]], args: argparse.Namespace) -> int:
-    """The page of runs over the number of shots."""
-    out = args.out or named[-1][1] / "report.html"
-    in_context.write(out, named, title=args.title or "What do more shots buy?")
-    if args.figure:
-        in_context.write_figure(args.figure, named)
-    print(f"wrote {out}")
-    return 0
-
-
-def _named(word: str) -> tuple[str, list[Path]]:
-    name, equals, folders = word.rpartition("=")
-    paths = [Path(folder) for folder in folders.split(",")]
-    return (name if equals else paths[-1].resolve().name), paths
 
 
 def _sentence(name: str, s: Summary) -> str:
@@ -182,12 +122,18 @@ def _sentence(name: str, s: Summary) -> str:
 
 
 def _table_row(name: str, s: Summary) -> dict[str, Any]:
-    tone = "good" if s.delta.low > 0 else "bad" if s.delta.high < 0 else ""
     a, b = s.between
     pair = f"{s.num_fixed:,} : {s.num_broken:,}"
-    cells = [_cell(s.acc[a - 1]), _cell(s.acc[b - 1]), {**_cell(s.delta, points), "tone": tone}]
-    cells += [{"value": p_text(s.p_value), "interval": pair, "tone": ""}, _cell(s.fixed), _cell(s.broken)]
-    return {"name": name, "n": _count(s), "cells": [*cells, _cell(s.answer_change), _cell(s.text_copy)]}
+    cells: list[Cell] = [cell(s.acc[a - 1]), cell(s.acc[b - 1]), toned(s.delta, points)]
+    cells += [Cell(value=p_text(s.p_value), interval=pair), cell(s.fixed), cell(s.broken)]
+    return {"name": name, "n": _count(s), "cells": [*cells, cell(s.answer_change), cell(s.text_copy)]}
+
+
+def _section(section: Section) -> dict[str, Any]:
+    """Its charts and its head as they are: we made them. Names and figures are escaped."""
+    panels = [{"title": panel.title, "svg": Markup(panel.svg), "legend": panel.keys} for panel in section.panels]
+    head = [Markup(escape(word).replace(escape("<br>"), Markup("<br>"))) for word in section.head]
+    return {"title": section.title, "text": section.text, "head": head, "rows": section.rows, "panels": panels}
 
 
 def _paper_row(row: PaperRow) -> dict[str, str]:
@@ -195,22 +141,8 @@ def _paper_row(row: PaperRow) -> dict[str, str]:
     return {"name": row.name, "delta": points(row.delta / 100), **figures}
 
 
-def _cell(estimate: Estimate, show: Any = percent) -> dict[str, str]:
-    return {"value": show(estimate.value), "interval": f"{show(estimate.low)} to {show(estimate.high)}", "tone": ""}
-
-
 def _count(s: Summary) -> str:
     return f"{s.problems:,}" if s.episodes == s.problems else f"{s.problems:,} × {s.episodes / s.problems:.3g}"
-
-
-def p_text(p: float) -> str:
-    """A p-value with two digits that matter: 0.23, 3e-4, <1e-6."""
-    if p < 1e-6:
-        return "<1e-6"
-    if p < 0.001:
-        digits, power = f"{p:.0e}".split("e")
-        return f"{digits}e-{abs(int(power))}"
-    return f"{p:.2g}"
 
 
 def _comparisons(entries: Sequence[Entry]) -> list[dict[str, str]]:
@@ -228,7 +160,7 @@ def _levels(entries: Sequence[Entry]) -> list[tuple[str, list[dict[str, Any]]]]:
     found = []
     for entry in entries:
         groups = breakdown(entry.episodes, "level")
-        cells = {k: [_cell(s.acc[0]), _cell(s.acc[1]), _cell(s.delta, points), _cell(s.fixed), _cell(s.broken)] for k, s in groups.items()}
+        cells = {k: [cell(s.acc[0]), cell(s.acc[1]), cell(s.delta, points), cell(s.fixed), cell(s.broken)] for k, s in groups.items()}
         if len(groups) > 1:
             found.append((entry.name, [{"name": k, "n": _count(groups[k]), "cells": cells[k]} for k in groups]))
     return found

@@ -30,7 +30,11 @@ def wilson(successes: float, n: float, level: float = LEVEL) -> Estimate:
     """
     if not 0 <= successes <= n or n == 0:
         raise ValueError(f"need 0 <= successes <= n and n > 0, got {successes} of {n}")
-    p, z = float(successes / n), float(ndtri(0.5 + level / 2))
+    return score_interval(float(successes / n), n, float(ndtri(0.5 + level / 2)))
+
+
+def score_interval(p: float, n: float, z: float) -> Estimate:
+    """The proportion `p` of `n`, and those from which it is at most `z` standard errors away; z may be a quantile of Student's t."""
     centre, spread = p + z * z / (2 * n), z * math.sqrt(p * (1 - p) / n + z * z / (4 * n * n))
     scale = 1 + z * z / n
     return Estimate(p, max(0.0, float(centre - spread) / scale), min(1.0, float(centre + spread) / scale))

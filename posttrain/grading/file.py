@@ -1,91 +1,54 @@
-"""`posttrain grade math FILE.jsonl`: a verdict on each row of a file of answers."""
+"""`posttrain grade GRADER FILE.jsonl`: a verdict on each row of a file; what graders share in reading, writing and counting rows.
+
+The verbs themselves are in the modules of `GRADERS`.
+"""
 
 import argparse
+import gzip
+import importlib
 import json
 import sys
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from tqdm import tqdm
-
-from posttrain.grading.answer import final_answer
-from posttrain.grading.batch import compare
 from posttrain.jsonl import read_objects
 from posttrain.run import write_atomic
-from posttrain.types import DataError, Verdict
+from posttrain.types import DataError
 
-CHUNK = 256
+GRADERS = {"math": "posttrain.grading.math_file", "code": "posttrain.grading.code_file"}  # module with `cli`
+Located = tuple[str, dict[str, Any]]  # "file:line", fields
 EPILOG = """\
-Each row is a JSON object with the reference and either a bare answer (--pred) or a whole text (--completion), for example
-
-    {"gold": "\\\\frac{1}{2}", "pred": "0.5"}
-    {"gold": "72", "completion": "48 + 24 = 72, so the answer is \\\\boxed{72}."}
-
-What comes out is the row with `status` and `why` added: correct, wrong, no_answer, or unscored where the grader itself failed (time,
-memory, a reference that it cannot parse). Where rows have an `expected` verdict (true or false), agreement with it is counted.
-The counts go to stderr. Exit codes: 0 graded, 2 the call or the file was wrong."""
+`posttrain grade math --help` and `posttrain grade code --help` tell what the rows hold.
+Exit codes: 0 graded, 2 the call or the file was wrong."""
 
 
 def cli(argv: Sequence[str]) -> int:
+    if argv and argv[0] in GRADERS:
+        return importlib.import_module(GRADERS[argv[0]]).cli(argv[1:])
     parser = argparse.ArgumentParser(
         prog="posttrain grade",
         description="Grade a file of answers (JSON Lines).",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("grader", choices=["math"], help="math: equal as mathematics, by text, exact numbers, then math-verify")
-    parser.add_argument("file", type=Path, help="rows to grade, .jsonl or .jsonl.gz")
-    parser.add_argument("--gold", default="gold", metavar="NAME", help="field with the reference (default: gold)")
-    one = parser.add_mutually_exclusive_group()
-    one.add_argument("--pred", metavar="NAME", help="field with an answer: its box or closing line, else all of it (default: pred)")
-    one.add_argument("--completion", metavar="NAME", help="field with a text that must hold a final answer, else it is no_answer")
-    parser.add_argument("--out", type=Path, help="write the verdict rows here instead of to stdout")
-    args = parser.parse_args(argv)
-    located = read_objects(args.file)
-    rows = [row for _, row in located]
-    verdicts = grade_rows(located, args.gold, args.completion or args.pred or "pred", whole_text=args.completion is not None)
-    lines = [json.dumps({**row, "status": v.status, "why": v.why}) + "\n" for row, v in zip(rows, verdicts)]
-    if args.out:
-        _write(args.out, "".join(lines))
-    else:
-        sys.stdout.writelines(lines)
-    for line in summary(rows, verdicts):
-        print(line, file=sys.stderr)
-    return 0
+    parser.add_argument("grader", choices=list(GRADERS), help="math: equal as mathematics; code: does the program pass its tests")
+    parser.add_argument("file", help="rows to grade, .jsonl or .jsonl.gz")
+    parser.parse_args(argv)
+    raise AssertionError("argparse refuses what is no grader")
 
 
-def grade_rows(rows: Sequence[tuple[str, dict[str, Any]]], gold: str, pred: str, *, whole_text: bool) -> list[Verdict]:
-    """A verdict on each ("file:line", row), in order; raises `DataError` on a row without its texts before anything is graded."""
-    pairs = []
-    for where, row in rows:
-        reference, said = (_text(row, name, where) for name in (gold, pred))
-        answer = final_answer(said)
-        pairs.append((final_answer(reference) or reference, answer if whole_text or answer is not None else said))
-    chunks = [pairs[i : i + CHUNK] for i in range(0, len(pairs), CHUNK)]
-    return [verdict for chunk in tqdm(chunks, desc="grading", unit="chunk", disable=len(chunks) < 4) for verdict in compare(chunk)]
+def read_rows(path: Path) -> list[Located]:
+    """All rows of a .jsonl or .jsonl.gz file with their places; raises `DataError`."""
+    return read_objects(path)
 
 
-def summary(rows: Sequence[dict[str, Any]], verdicts: Sequence[Verdict]) -> Iterator[str]:
-    """Counts per status, agreement with `expected` where rows have it, and why answers went unscored."""
-    counts = Counter(verdict.status for verdict in verdicts)
-    yield f"{len(rows)} answers: " + ", ".join(f"{n} {status}" for status, n in counts.most_common())
-    judged = [(row["expected"], verdict.correct) for row, verdict in zip(rows, verdicts) if isinstance(row.get("expected"), bool)]
-    if judged:
-        accepted = sum(found and not expected for expected, found in judged)
-        refused = sum(expected and not found for expected, found in judged)
-        agree = len(judged) - accepted - refused
-        yield (
-            f"agrees with `expected` in {agree} of {len(judged)} ({agree / len(judged):.1%}): "
-            f"{accepted} accepted though false, {refused} not accepted though true"
-        )
-    for why, n in Counter(verdict.why for verdict in verdicts if not verdict.scored).most_common(5):
-        yield f"  unscored {n}: {why}"
-
-
-def _text(row: dict[str, Any], name: str, where: str) -> str:
+def text_field(where: str, row: dict[str, Any], name: str) -> str:
+    """The text of a field, or of NAME_parts, a list of [text, times] that spells a long text shortly; raises `DataError`."""
     value = row.get(name)
+    if value is None and f"{name}_parts" in row:
+        return _joined(where, f"{name}_parts", row[f"{name}_parts"])
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
@@ -93,8 +56,77 @@ def _text(row: dict[str, Any], name: str, where: str) -> str:
     return value
 
 
-def _write(path: Path, text: str) -> None:
+def write_rows(out: Path | None, rows: Iterable[dict[str, Any]]) -> None:
+    """Rows as JSON Lines into a file, compressed where its name ends in .gz, or to stdout for None; raises `DataError`."""
+    lines = (json.dumps(row) + "\n" for row in rows)
+    if out is None:
+        sys.stdout.writelines(lines)
+        return
     try:
-        write_atomic(path, text)
+        if out.suffix == ".gz":
+            with gzip.open(out, "wt", encoding="utf-8") as file:
+                file.writelines(lines)
+        else:
+            write_atomic(out, "".join(lines))
     except OSError as error:
-        raise DataError(f"{path}: cannot be written: {error.strerror}") from None
+        raise DataError(f"{out}: cannot be written: {error.strerror}") from None
+
+
+def summarise(rows: Sequence[dict[str, Any]], unscored: Sequence[str] = ()) -> dict[str, Any]:
+    """Counts over graded rows (with `status`), and agreement with `expected` (or `passed`) where rows have it, in all and by `tier`.
+
+    `unscored` are the reasons of the grader's own failures.
+    """
+    tiers = sorted({row["tier"] for row in rows if isinstance(row.get("tier"), str)})
+    return {
+        "rows": len(rows),
+        "statuses": dict(Counter(row["status"] for row in rows).most_common()),
+        "agreement": _agreement(rows),
+        "tiers": {tier: agreement for tier in tiers if (agreement := _agreement([r for r in rows if r.get("tier") == tier]))},
+        "unscored": dict(Counter(unscored).most_common(5)),
+    }
+
+
+def summary_lines(summary: dict[str, Any]) -> Iterator[str]:
+    """A summary as text for a person."""
+    yield f"{summary['rows']} answers: " + ", ".join(f"{n} {status}" for status, n in summary["statuses"].items())
+    if summary["agreement"]:
+        yield f"agrees with `expected` in {_counts(summary['agreement'])}"
+    for tier, agreement in summary["tiers"].items():
+        yield f"  {tier}: {_counts(agreement)}"
+    for why, n in summary["unscored"].items():
+        yield f"  unscored {n}: {why}"
+
+
+def _agreement(rows: Sequence[dict[str, Any]]) -> dict[str, int] | None:
+    judged = [(row["status"] == "correct", expected) for row in rows if (expected := _expected(row)) is not None]
+    if not judged:
+        return None
+    return {
+        "judged": len(judged),
+        "agree": sum(found == expected for found, expected in judged),
+        "false_accepts": sum(found and not expected for found, expected in judged),
+        "false_rejects": sum(expected and not found for found, expected in judged),
+    }
+
+
+def _expected(row: dict[str, Any]) -> bool | None:
+    for name in ("expected", "passed"):
+        if isinstance(row.get(name), bool):
+            return row[name]
+    return None
+
+
+def _counts(agreement: dict[str, int]) -> str:
+    judged, agree = agreement["judged"], agreement["agree"]
+    return (
+        f"{agree} of {judged} ({agree / judged:.1%}): {agreement['false_accepts']} accepted though false, "
+        f"{agreement['false_rejects']} not accepted though true"
+    )
+
+
+def _joined(where: str, name: str, parts: Any) -> str:
+    try:
+        return "".join(text * times for text, times in parts if isinstance(text, str))
+    except (TypeError, ValueError):
+        raise DataError(f"{where}: {name!r} must be a list of [text, times], found {parts!r:.80}") from None

@@ -1,216 +1,180 @@
-r"""Are a reference and an answer equal? First by text and exact numbers, here; what that leaves open goes to algebra, in a worker.
+r"""Is an answer equal to a reference? Layer by layer, the cheap and certain ones first; the verdict names the rule that decided.
 
-`compare_exactly` decides the ordinary case in microseconds and never guesses: None means that it cannot tell. `compare_by_algebra`
-(math-verify, thus sympy) may take any time and memory, so only `worker.py` calls it, in a process that can be killed.
+1. the same text; 2. exact numbers; 3. choices and words; 4. both read into forms (`grammar.py`) and compared by structure
+(`structure.py`) and value (`values.py`): exact algebra, refutation in floating point, rounding. What is still open raises
+`NeedsAlgebra`: a worker asks again with `algebra.prove`. Text of a model is data throughout: nothing here evaluates it.
 """
 
 import re
 from fractions import Fraction
-from typing import Any, NamedTuple
+from functools import lru_cache
 
+from posttrain.grading.forms import Form, Listing, Number, Text, show
+from posttrain.grading.grammar import LONGEST, TooLarge, Unreadable, plain_words, read
+from posttrain.grading.latex import Thousands, ambiguous_commas
+from posttrain.grading.policy import DEFAULT, MathPolicy
+from posttrain.grading.structure import Structure
+from posttrain.grading.values import Prove
 from posttrain.types import Verdict
 
-LONGEST = 2_000  # characters of a reference or answer that are still read; the longest reference in MATH has 159
+_PLAIN = re.compile(r"[-+]?(?:\d{1,3}(?:,\d{3})+|\d{1,300})(?:\.\d{1,300})?")
+_DOLLARS = "$ \n\t"
+_CHOICE = re.compile(r"\s*(?:\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{)?\s*(\()?([A-Z])(?:\)|\}|$|(?=[\s.,:;\]]))")
+_ONLY_CHOICE = re.compile(r"\s*(?:\\(?:text|textbf|mathrm|mathbf|mbox)\s*\{)?\s*(\()?([A-Z])\)?\s*\}?[.)]?\s*")
+_WORD = re.compile(r"(?<![\\A-Za-z{])[A-Za-z]{3,}")
+MANY_WORDS = 12
+LONGEST_PHRASE = 40
+_DECIMAL_COMMA = re.compile(r"(-?\d+),(\d\d)")
 
-_SIGNS = str.maketrans({"−": "-", "–": "-", "×": r"\times ", "·": r"\cdot ", "π": r"\pi ", "∞": r"\infty ", "°": r"^\circ ", "％": "%"})
-_SIGNS |= str.maketrans({"≤": r"\le ", "≥": r"\ge ", "∪": r"\cup ", "∩": r"\cap ", "±": r"\pm ", "\u00a0": " ", "\u200b": ""})
-_WRAPPINGS = ((r"\$\$(.*)\$\$", 1), (r"\$(.*)\$", 1), (r"\\\((.*)\\\)", 1), (r"\\\[(.*)\\\]", 1), (r"\\(?:boxed|fbox)\s*\{(.*)\}", 1))
-_WRAPPING = re.compile("|".join(pattern for pattern, _ in _WRAPPINGS), re.DOTALL)
-_SPACING = re.compile(r"\\(?:[!,;: ]|quad\b|qquad\b|left\b|right\b|displaystyle\b|textstyle\b|limits\b)")
-_TEXT = r"\\(?:text(?:bf|it|rm|sf|tt)?|mbox|mathrm|mathbf|mathit|operatorname)\s*\{([^{}]*)\}"
-_WHOLE_TEXT = re.compile(rf"{_TEXT}\.?")
-_UNIT = re.compile(rf"(?:{_TEXT}|(?<=\d)\s*(?:degrees?|percent|dollars?|cents?))(?:\^\{{?\d\}}?)?\s*$|\^\{{?\\circ\}}?\s*$")
-_WORDS = re.compile(r"[A-Za-z][A-Za-z ,.'-]*")
-
-_LIST = re.compile(r"\d\s*,\s+\d")  # "32, 349" is two numbers, "32,349" is one
-
-_INTEGER = r"(?:\d{1,3}(?:,\d{3})+|\d+)"
-_DECIMAL = re.compile(rf"(-?)({_INTEGER})?(?:\.(\d+))?")
-_FRACTION = re.compile(r"(-?)(\d+)?(?:\\frac\{(-?\d+)\}\{(-?\d+)\})")
-_RATIO = re.compile(r"(-?\d+)/(\d+)")
+Reading = tuple[Form, str]
 
 
-class Number(NamedTuple):
-    """An exact value, and how it was written: a percent sign or a decimal point leaves some ways of being equal to algebra."""
-
-    value: Fraction
-    decimal: bool = False
-    percent: bool = False
-    mixed: bool = False
-
-
-def compare_exactly(reference: str, answer: str) -> Verdict | None:
-    """A verdict where the two texts or two exact numbers decide it, else None; texts of any length are decided at once."""
-    reference, answer = reference.strip(), answer.strip()
-    if len(reference) > LONGEST or len(answer) > LONGEST:
-        return _compare_long(reference, answer)
-    gold, said = normalise(reference), normalise(answer)
-    if gold and gold == said:
-        return Verdict(status="correct", why="same text")
-    if not said:
-        return Verdict(status="wrong", why="the answer is empty")
-    if gold and (words := _words(reference)):
-        same = words == (_words(answer) or _plain_words(said))
-        return Verdict(status="correct" if same else "wrong", why=f"the words {'agree' if same else 'differ'}")
-    if _contradicts_itself(said):
-        return Verdict(status="wrong", why="the answer equates different numbers")
-    a, b = exact_number(gold), exact_number(said)
-    if a is None or b is None or _LIST.search(reference) or _LIST.search(answer):
-        return None
-    if a.value == b.value:
-        return Verdict(status="correct", why="equal numbers")
-    if a.percent != b.percent or a.decimal != b.decimal or a.mixed or b.mixed:  # 50% is 0.5; 0.333333 rounds 1/3; 2 1/2 may be a product
-        return None
-    return Verdict(status="wrong", why="different numbers")
+def grade(gold: str, answer: str, policy: MathPolicy = DEFAULT, prove: Prove | None = None) -> Verdict:
+    """The verdict on one answer. Raises `NeedsAlgebra` where only a worker can tell; with `prove`, never."""
+    gold, answer = gold.strip(_DOLLARS), answer.strip(_DOLLARS)
+    if gold == answer and gold:
+        return Verdict(status="correct", why="same text", rule="same text", gold_form=gold[:300], pred_form=gold[:300])
+    if not answer:
+        return Verdict(status="no_answer", why="the answer is empty", rule="empty")
+    if policy is DEFAULT and (a := _PLAIN.fullmatch(gold)) and (b := _PLAIN.fullmatch(answer)) and (found := _plain(a[0], b[0])):
+        return found
+    if len(gold) > LONGEST or len(answer) > LONGEST:
+        return _too_long(gold, answer)
+    if policy.choices and (found := _choices(gold, answer)):
+        return found
+    try:
+        return _by_forms(gold, answer, policy, prove)
+    except RecursionError:
+        return Verdict(status="limit", why="nested too deeply", rule="size", gold_form=gold[:300], pred_form=answer[:300])
 
 
-def _compare_long(reference: str, answer: str) -> Verdict:
-    if reference == answer:
-        return Verdict(status="correct", why="same text")
-    if len(reference) > LONGEST:
-        return Verdict(status="unscored", why=f"the reference is longer than {LONGEST} characters")
-    return Verdict(status="wrong", why=f"the answer is longer than {LONGEST} characters")
+def spelling(text: str) -> str:
+    r"""One spelling for the answers that are read alike, as \dfrac12 and 1/2; the text itself where it cannot be read."""
+    try:
+        return show(read(text.strip(_DOLLARS)))
+    except (Unreadable, TooLarge):
+        return text.strip()
 
 
-def _contradicts_itself(text: str) -> bool:
-    """True for "7=8", which algebra would take for an assignment of 8; "1/3=0.33" is left to it."""
-    numbers = [exact_number(part) for part in text.split("=")] if "=" in text else []
-    exact = all(number and not number.decimal and not number.percent for number in numbers)
-    return exact and len({number.value for number in numbers if number}) > 1
+def is_prose(text: str) -> bool:
+    """Whether the text says more than one answer: words that the grammar takes whole, or cannot read.
 
-
-def normalise(text: str) -> str:
-    r"""One spelling for what LaTeX writes in many ways: no dollars, boxes, spacing or \left; \dfrac12 as \frac{1}{2}; no spaces.
-
-    It is for comparing and for showing, not for parsing: words lose their spaces, too. A text too long to be an answer stays as it is.
+    A short phrase with one number, as "at least 5", is an answer in words.
     """
-    if len(text) > LONGEST:
-        return text
-    text = _unwrap(text.translate(_SIGNS)).rstrip(". \n")
-    if whole := _WHOLE_TEXT.fullmatch(text):
-        text = whole[1]
-    text = text.replace(r"\$", "").replace(r"\%", "%").replace(r"\lbrace", r"\{").replace(r"\rbrace", r"\}")
-    text = _join_thousands(text)
-    text = re.sub(r"(?<=\d)\s+(\d+)/(\d+)", r"\\frac{\1}{\2}", text)  # 3 1/2 is mixed, not 31/2
-    text = re.sub(r"(?<=\d)\s+(?=\d)", "\0", text)
-    text = _SPACING.sub("", text).replace("~", " ").lstrip("$ ")
-    text = re.sub(r"\\[dtc]frac(?![a-z])", r"\\frac", text)
-    text = re.sub(r"√\s*(\d+|[A-Za-z]|(?=\{))", lambda m: rf"\sqrt{{{m[1]}}}" if m[1] else r"\sqrt", text)
-    text = re.sub(r"\\frac\s*([0-9a-zA-Z])\s*([0-9a-zA-Z])", r"\\frac{\1}{\2}", text)
-    text = re.sub(r"\\frac\s*([0-9a-zA-Z])\s*\{", r"\\frac{\1}{", text)
-    text = re.sub(r"(\\frac\{[^{}]*\})\s*([0-9a-zA-Z])", r"\1{\2}", text)
-    text = re.sub(r"\\sqrt\s*([0-9a-zA-Z])", r"\\sqrt{\1}", text)
-    text = re.sub(r"([_^])\{([0-9a-zA-Z])\}", r"\1\2", text)
-    text = re.sub(r"(\\[a-zA-Z]+)\s+(?=[a-zA-Z])", "\\1\0", text)  # the space in "\pi r" ends the command: keep it
-    return re.sub(r"\s+", "", text).replace("\0", " ")
+    if len(text) > LONGEST or len(_WORD.findall(text)) >= MANY_WORDS:
+        return True
+    try:
+        form = _read(text.strip(_DOLLARS), "outer")
+    except (Unreadable, TooLarge):
+        return True
+    if isinstance(form, Listing):
+        return any(isinstance(item, Text) for item in form.items)
+    return isinstance(form, Text) and (len(text) > LONGEST_PHRASE or len(re.findall(r"\d+", text)) != 1)
 
 
-def exact_number(text: str) -> Number | None:
-    r"""The value of a normalised text that is an integer, decimal, fraction or mixed number, its unit and percent sign left aside."""
-    text = _UNIT.sub("", text)
-    percent = text.endswith("%")
-    text = text.removesuffix("%").replace("$", "").lstrip("+")
-    if not text or len(text) > 200:  # also keeps int() far from its limit of 4,300 digits
+def _plain(gold: str, answer: str) -> Verdict | None:
+    """Two whole numbers, or two decimals that are equal, without reading any further."""
+    whole = "." not in gold and "." not in answer
+    a, b = (int(text.replace(",", "")) if whole else Fraction(text.replace(",", "")) for text in (gold, answer))
+    if a != b and (not whole or "," in gold or "," in answer):
         return None
-    if (match := _DECIMAL.fullmatch(text)) and (match[2] or match[3]):
-        sign, whole, digits = match.groups(default="")
-        return Number(Fraction(f"{sign}{whole.replace(',', '') or 0}.{digits or 0}"), decimal=bool(digits), percent=percent)
-    if (match := _RATIO.fullmatch(text)) and int(match[2]):
-        return Number(Fraction(int(match[1]), int(match[2])), percent=percent)
-    if (match := _FRACTION.fullmatch(text)) and int(match[4]):
-        part = Fraction(int(match[3]), int(match[4]))
-        value = int(match[2] or 0) + part
-        return Number(-value if match[1] else value, percent=percent, mixed=match[2] is not None)
-    return None
+    status, found = ("correct", "equal") if a == b else ("wrong", "different")
+    return Verdict(status=status, why=f"{found} numbers", rule="exact number", gold_form=gold, pred_form=answer)
 
 
-def compare_by_algebra(reference: str, answer: str) -> Verdict:
-    """math-verify's verdict. Only for a process that can be killed: it has no limits of its own and may raise anything."""
-    from math_verify import verify
-
-    gold = _parse(reference)
-    if not _expressions(gold):
-        return Verdict(status="unscored", why=f"math-verify cannot parse the reference {reference[:80]!r}")
-    said = _parse(answer)
-    if not said:
-        return Verdict(status="wrong", why="the answer is not an expression")
-    if not verify(gold, said, timeout_seconds=None, raise_on_error=True):
-        return Verdict(status="wrong", why="not equal by math-verify")
-    if _differ_relatively(_expressions(gold)[0], said[0]):
-        return Verdict(status="wrong", why="equal only after rounding to six decimals, where both are small")
-    return Verdict(status="correct", why="equal by math-verify")
+def _too_long(gold: str, answer: str) -> Verdict:
+    if len(gold) > LONGEST:
+        return Verdict(status="gold_unparsable", why=f"the reference is longer than {LONGEST} characters", rule="size")
+    return Verdict(status="limit", why=f"the answer is longer than {LONGEST} characters", rule="size", gold_form=gold[:300])
 
 
-def _differ_relatively(a: Any, b: Any) -> bool:
-    """True for two tiny numbers that math-verify takes for equal because it rounds absolutely, as in 3^-40 and 3^-41."""
-    from sympy import Expr
+def _choices(gold: str, answer: str) -> Verdict | None:
+    """Letters of choices: (B) and B, "B. words"; None where either is no choice."""
+    a, b = _letter(gold), _letter(answer)
+    if a is None or b is None or not (_ONLY_CHOICE.fullmatch(gold) or _ONLY_CHOICE.fullmatch(answer)):
+        return None
+    verdict = "correct" if a == b else "wrong"
+    return Verdict(status=verdict, why=f"choice {b} for {a}", rule="choice", gold_form=a, pred_form=b)
 
-    if not (isinstance(a, Expr) and isinstance(b, Expr) and a.is_number and b.is_number):
+
+def _letter(text: str) -> str | None:
+    """The letter of a choice: alone, in brackets, or before words; "A" and "I" before a space begin a sentence."""
+    if only := _ONLY_CHOICE.fullmatch(text):
+        return only[2]
+    match = _CHOICE.match(text)
+    if not match or not (match[1] or re.search(r"[A-Za-z]{3}", text[match.end() :])) or "=" in text:
+        return None
+    follows = text[match.end() : match.end() + 1]
+    return None if not match[1] and match[2] in "AI" and follows.isspace() else match[2]
+
+
+def _by_forms(gold: str, answer: str, policy: MathPolicy, prove: Prove | None) -> Verdict:
+    reading = ("outer" if policy.thousands else "never", policy.mixed_numbers)
+    try:
+        gold_form = _read(gold, *reading)
+    except (Unreadable, TooLarge) as error:
+        if plain_words(gold) and "".join(gold.split()) == "".join(answer.split()):
+            return Verdict(status="correct", why="same text", rule="same text", gold_form=gold[:300], pred_form=answer[:300])
+        return Verdict(status="gold_unparsable", why=f"the reference cannot be read: {error}", rule="grammar", pred_form=answer[:300])
+    gold_shown = show(gold_form)
+    try:
+        form = _read(answer, *reading)
+    except TooLarge as error:
+        return Verdict(status="limit", why=f"the answer is {error}", rule="size", gold_form=gold_shown)
+    except Unreadable as error:
+        return Verdict(
+            status="wrong", why=f"the answer cannot be read: {error}", rule="grammar", gold_form=gold_shown, pred_form=answer[:300]
+        )
+    if same_words(gold_form, form, gold, answer):
+        return Verdict(status="correct", why="same words", rule="same words", gold_form=gold_shown, pred_form=show(form))
+    first: Structure | None = None
+    for a, b in _pairs(gold, gold_form, answer, form, policy):
+        structure = Structure(policy, prove)
+        if structure.same(a, b):
+            rule = structure.rules[-1]
+            return Verdict(status="correct", why=_because("equal", structure.rules), rule=rule, gold_form=show(a), pred_form=show(b))
+        first = first or structure
+    return Verdict(
+        status="wrong",
+        why=_because("not equal", first.rules),
+        rule=(first.rules or ["kinds"])[-1],
+        gold_form=gold_shown,
+        pred_form=show(form),
+    )
+
+
+def same_words(gold_form: Form, form: Form, gold: str, answer: str) -> bool:
+    """Whether one side is words and both have the same letters and digits in the same order."""
+    if not (isinstance(gold_form, Text) or isinstance(form, Text)):
         return False
-    x, y = a.doit().evalf(20), b.doit().evalf(20)
-    return bool(abs(x - y) > 1e-5 * max(abs(x), abs(y)))
+    words = plain_words(gold)
+    return bool(words) and words == plain_words(answer)
 
 
-def _parse(text: str) -> list:
-    """math-verify's reading of a bare expression; without dollars around it, it would not read a fifth of MATH's references."""
-    from latex2sympy2_extended.latex2sympy2 import NormalizationConfig
-    from math_verify import LatexExtractionConfig, parse
-
-    wrapped = f"${_join_thousands(_unwrap(text.translate(_SIGNS)))}$"
-    parsed = parse(wrapped, parsing_timeout=None)
-    if _expressions(parsed):
-        return parsed
-    # It takes a last letter for a unit, as the c of "a + b + c", and is left with "a + b +": read again without units.
-    spelled = NormalizationConfig(basic_latex=True, units=False, malformed_operators=True, nits=True, boxed="all", equations=False)
-    return parse(wrapped, [LatexExtractionConfig(normalization_config=spelled)], parsing_timeout=None)
-
-
-def _expressions(parsed: list) -> list:
-    return [item for item in parsed if not isinstance(item, str)]
+def _pairs(gold: str, gold_form: Form, answer: str, form: Form, policy: MathPolicy):
+    """The two forms, then what they are if 100,200 is read the other way, or 1,22 as a decimal."""
+    yield gold_form, form
+    golds, answers = [gold_form], [form]
+    if policy.thousands:
+        for text, readings in ((gold, golds), (answer, answers)):
+            if ambiguous_commas(text):
+                readings += [_read(text, way, policy.mixed_numbers) for way in ("never", "always")]
+    if policy.decimal_comma:
+        for text, readings, other in ((gold, golds, form), (answer, answers, gold_form)):
+            match = _DECIMAL_COMMA.fullmatch(text)
+            if match and isinstance(other, Number) and other.decimals:
+                readings.append(Number(Fraction(f"{match[1]}.{match[2]}"), 2))
+    yield from ((a, b) for a in golds for b in answers if (a, b) != (gold_form, form))
 
 
-def _unwrap(text: str) -> str:
-    """Without the dollars, brackets and boxes that stand around the whole of it."""
-    text = text.strip()
-    while (match := _WRAPPING.fullmatch(text)) is not None:
-        inside = next(group for group in match.groups() if group is not None)
-        if not _is_one_piece(text, inside):
-            return text
-        text = inside.strip()
-    return text
+@lru_cache(maxsize=20_000)
+def _read(text: str, thousands: Thousands, mixed: bool = True) -> Form:
+    return read(text, thousands, mixed=mixed)
 
 
-def _join_thousands(text: str) -> str:
-    r"""10\,000, 10,\!000 and 10{,}000 as 10000; a plain comma may also part two numbers and stays."""
-    return re.sub(r"(?<=\d)(?:\{,\}|,\\!|\\[,!: ])(?=\d{3}(?!\d))", "", text)
-
-
-def _is_one_piece(text: str, inside: str) -> bool:
-    r"""False for "$1$, $2$" and "\boxed{1}, \boxed{2}", whose ends are not a pair."""
-    if text.startswith("$"):
-        return "$" not in inside.replace(r"\$", "")
-    if text.startswith((r"\(", r"\[")):
-        return text[:2] not in inside
-    depth = 0
-    for brace in re.findall(r"\\.|[{}]", inside):
-        depth += {"{": 1, "}": -1}.get(brace, 0)
-        if depth < 0:
-            return False
-    return True
-
-
-def _words(text: str) -> str | None:
-    r"""The letters of an answer that is \text{...} or a bare word as a whole, e.g. "even" or "(C)"; None where mathematics is in it.
-
-    To algebra a bare word would be a product of letters, so that "seat" were "east".
-    """
-    text = _unwrap(text).rstrip(". ")
-    whole = _WHOLE_TEXT.fullmatch(text)
-    if whole:
-        return _plain_words(whole[1])
-    return _plain_words(text) if re.search(r"[A-Za-z]{3}", text) else None
-
-
-def _plain_words(text: str) -> str | None:
-    bare = text.strip(" ().")
-    return re.sub(r"[^a-z]", "", bare.lower()) if _WORDS.fullmatch(bare) else None
+def _because(what: str, rules: list[str]) -> str:
+    """The rule that decided, and what it rests on."""
+    inner = [rule for rule in dict.fromkeys(rules) if rule not in (rules[-1], "same form")][:3]
+    if not rules:
+        return f"{what}: different kinds"
+    return f"{what}: {rules[-1]}" + (f" ({', '.join(inner)})" if inner and what == "equal" else "")

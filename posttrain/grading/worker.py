@@ -5,35 +5,43 @@ imports neither torch nor anything of ours but the grader.
 """
 
 import json
-import logging
 import resource
 import signal
 import sys
+from dataclasses import astuple
+from typing import Any
 
-from posttrain.grading.math import compare_by_algebra
+from posttrain.grading import math
+from posttrain.grading.policy import MathPolicy
 from posttrain.types import Verdict
 
 
 def main(cpu_s: float, memory_mib: int) -> None:
     resource.setrlimit(resource.RLIMIT_AS, (memory_mib << 20, memory_mib << 20))
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    logging.disable(logging.WARNING)  # math-verify warns that it has no time limit: it needs none here
-    compare_by_algebra("x+1", "1+x")  # imports and warms what every later question needs
+    from posttrain.grading.algebra import prove  # under the ceiling already, and not for other graders that are served from here
+
+    serve(cpu_s, lambda *question: math.grade(*question, prove), ("\\tan 3y", "\\tan y \\sec y", {}))
+
+
+def serve(cpu_s: float, grade: Any, first: tuple[str, str, dict[str, Any]]) -> None:
+    """Answer questions with `grade`; `first` is asked before, as it imports and warms what every later one needs."""
+    verdict_of(grade, *first)
     print("ready", flush=True)
     for line in sys.stdin:
-        reference, answer = json.loads(line)
+        question = json.loads(line)
         signal.setitimer(signal.ITIMER_PROF, cpu_s)  # CPU time of this process; nothing handles the signal, so the kernel ends it
-        verdict = _verdict(reference, answer)
+        verdict = verdict_of(grade, *question)
         signal.setitimer(signal.ITIMER_PROF, 0)
-        print(json.dumps([verdict.status, verdict.why]), flush=True)
+        print(json.dumps(astuple(verdict)), flush=True)
 
 
-def _verdict(reference: str, answer: str) -> Verdict:
+def verdict_of(grade: Any, gold: str, answer: str, policy: dict[str, Any]) -> Verdict:
     try:
-        return compare_by_algebra(reference, answer)
+        return grade(gold, answer, MathPolicy(**policy))
     except MemoryError:
         return Verdict(status="unscored", why="grader out of memory")
-    except Exception as error:  # sympy and antlr raise nearly anything on odd input: the grader's fault, so no verdict
+    except Exception as error:  # sympy raises nearly anything on odd input: the grader's fault, so no verdict
         return Verdict(status="unscored", why=f"grader raised {type(error).__name__}: {str(error)[:200]}")
 
 

@@ -107,7 +107,8 @@ def listed(shots: Sequence[Shot], ids: Sequence[str], where: str) -> list[Shot]:
 
 def letters_and_digits(question: str) -> str:
     """What must agree for two questions to be the same. White space between two digits stays: it tells 1 23 from 12 3."""
-    marked = re.sub(r"(?<=\d)\s+(?=\d)", "_", question.lower().replace("_", ""))
+    latex = re.sub(r"([_^]\d)(?=\d)", r"\1 ", question.lower())  # an index without braces is one digit: \log_82 is \log_8 2
+    marked = re.sub(r"(?<=\d)\s+(?=\d)", "_", latex.replace("_", ""))
     return re.sub(r"\W", "", marked) or question  # signs alone are compared as they are
 
 

@@ -4,6 +4,7 @@ Nothing of the loop here is ours. What TRL counts per process is set so that one
 of `samples` answers, one update.
 """
 
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -70,7 +71,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
         reward_funcs=Reward(task, cfg.split),
         train_dataset=questions(task, cfg.split),
         processing_class=tokenizer,
-        callbacks=[progress(cfg.steps, folder, keep=_figures)],
+        callbacks=[progress(cfg.steps, folder, keep=partial(_figures, cfg.problems_per_step * cfg.samples))],
     )
     trainer.remove_callback(PrinterCallback)
     trainer.train()
@@ -128,7 +129,8 @@ def settings(cfg: Config, folder: Path) -> "GRPOConfig":
     )
 
 
-def _figures(logs: dict[str, float]) -> dict[str, float]:
-    """TRL's names in ours."""
+def _figures(answers: int, logs: dict[str, float]) -> dict[str, float]:
+    """TRL's names in ours, and what the step's `answers` cost."""
     names = {"loss": "train/loss", "reward": "train/acc_t1", "kl": "train/kl_t1", "completions/mean_length": "train/tokens_t1"}
-    return {ours: logs[theirs] for theirs, ours in names.items() if theirs in logs}
+    found = {ours: logs[theirs] for theirs, ours in names.items() if theirs in logs}
+    return {**found, "train/samples": float(answers), "train/tokens": answers * logs["completions/mean_length"]}

@@ -8,9 +8,11 @@ Read against vLLM 0.31. Three things differ on a CPU: linear weights are repacke
 import os
 import queue
 import random
+import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, TypeVar
 
 import numpy as np
@@ -22,6 +24,7 @@ from posttrain.sampling.weights import checked, checkpoint_names
 from posttrain.types import Completion, EngineError, Sampling, TokenIds
 
 R = TypeVar("R")
+TOKENS_PER_REQUEST = 512  # what a request costs by itself, in prompt tokens listed: decides how a continuation is scored
 MOST_LOGITS = 256  # prompt tokens of one row whose log-probabilities are computed; what is before them is read without
 
 # vLLM reads these when it is imported; what the user has set stays.
@@ -118,8 +121,9 @@ class VLLMEngine:
 
         vLLM reads such a request without its prefix cache, having no log-probabilities for cached tokens. Those of the prompt are not asked
         for, so the cache is allowed here: what is shared is put there first, by requests for one token and no more, and only the rest of
-        each row is read with its log-probabilities. Where the cache held more than that (a block may end where the prompt does), the
-        tokens are asked for one by one.
+        each row is read with its log-probabilities. vLLM still makes a list of all the prompt's tokens for each row, so the tokens of a
+        continuation that is short beside its prompt are asked for one by one; so are those of a row of which the cache held more than the
+        prompt (a block may end where the prompt does).
         """
         from vllm import SamplingParams
 
@@ -129,10 +133,11 @@ class VLLMEngine:
         scored = [i for i, continuation in enumerate(continuations) if continuation]
         self._outputs(_to_cache([prompts[i] for i in scored]), SamplingParams(max_tokens=1, detokenize=False))
         params = SamplingParams(max_tokens=1, prompt_logprobs=0, skip_reading_prefix_cache=False, detokenize=False)
-        outputs = self._outputs([rows[i] for i in scored], params)
-        self.cached_tokens = sum(min(output.num_cached_tokens or 0, len(prompts[i])) for i, output in zip(scored, outputs))
+        whole = [i for i in scored if len(continuations[i]) * TOKENS_PER_REQUEST > len(prompts[i])]
+        outputs = self._outputs([rows[i] for i in whole], params)
+        self.cached_tokens = sum(min(output.num_cached_tokens or 0, len(prompts[i])) for i, output in zip(whole, outputs))
         found: dict[int, tuple[float, ...]] = dict.fromkeys(range(len(rows)), ())
-        for i, output in zip(scored, outputs):
+        for i, output in zip(whole, outputs):
             start = len(prompts[i])
             if (output.num_cached_tokens or 0) < start:
                 found[i] = tuple(at[token].logprob for at, token in zip(output.prompt_logprobs[start:], continuations[i], strict=True))
@@ -175,7 +180,9 @@ class VLLMEngine:
         befores = [(*prompt, *ids[:t]) for prompt, ids in zip(prompts, continuations) for t in range(len(ids))]
         tokens = [token for ids in continuations for token in ids]
         params = [SamplingParams(max_tokens=1, logprob_token_ids=[token], detokenize=False) for token in tokens]
-        return [output.outputs[0].logprobs[0][token].logprob for output, token in zip(self._outputs(befores, params), tokens)]
+        outputs = self._outputs(befores, params)
+        self.cached_tokens += sum(output.num_cached_tokens or 0 for output in outputs)
+        return [output.outputs[0].logprobs[0][token].logprob for output, token in zip(outputs, tokens)]
 
     def _outputs(self, prompts: Sequence[TokenIds], params: Any) -> list[Any]:
         rows = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
@@ -255,13 +262,24 @@ def _start(options: dict[str, Any]) -> Any:
     from vllm import LLM
 
     python, numpy, set_num_threads = random.getstate(), np.random.get_state(), torch.set_num_threads
-    with torch.random.fork_rng(), warnings.catch_warnings():
+    with torch.random.fork_rng(), warnings.catch_warnings(), _hidden("llvmlite.binding.ffi"):
         warnings.simplefilter("ignore", FutureWarning)  # about vLLM's own use of torch
         llm = LLM(**options)
     random.setstate(python)
     np.random.set_state(numpy)
     torch.set_num_threads = set_num_threads
     return llm
+
+
+@contextmanager
+def _hidden(name: str) -> Iterator[None]:
+    """Keep a loaded module out of `sys.modules`: vLLM looks for its kernels among the objects of all modules, and trips over this one's."""
+    module = sys.modules.pop(name, None)
+    try:
+        yield
+    finally:
+        if module is not None:
+            sys.modules[name] = module
 
 
 def _stop(llm: Any, keep_group: bool) -> None:

@@ -4,14 +4,17 @@ from typing import Annotated, TypeAlias, Union
 
 from pydantic import Field
 
-from posttrain.tasks import gsm8k, math, sums
+from posttrain.tasks import gsm8k, humaneval, math, mbpp, sums, with_shots
 from posttrain.tasks.gsm8k import Gsm8kTask
+from posttrain.tasks.humaneval import HumanEvalTask
 from posttrain.tasks.math import MathTask
+from posttrain.tasks.mbpp import MbppTask
 from posttrain.tasks.sums import SumsTask
+from posttrain.tasks.with_shots import WithShotsTask
 from posttrain.types import Task
 
-TaskConfig: TypeAlias = Annotated[Union[SumsTask, MathTask, Gsm8kTask], Field(discriminator="kind")]  # noqa: UP007
-MODULES = {SumsTask: sums, MathTask: math, Gsm8kTask: gsm8k}
+MODULES = {SumsTask: sums, MathTask: math, Gsm8kTask: gsm8k, HumanEvalTask: humaneval, MbppTask: mbpp, WithShotsTask: with_shots}
+TaskConfig: TypeAlias = Annotated[Union[*MODULES], Field(discriminator="kind")]
 
 
 def make_task(cfg: TaskConfig) -> Task:

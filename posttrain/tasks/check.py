@@ -10,13 +10,14 @@ from itertools import combinations
 from tqdm import tqdm
 
 from posttrain.config import ConfigError, build, config, read_flags, read_yaml
-from posttrain.grading.batch import shared_pool
-from posttrain.grading.math import exact_number, normalise
+from posttrain.grading.batch import compare
+from posttrain.grading.grammar import TooLarge, Unreadable, read
 from posttrain.tasks import MODULES, TaskConfig, make_task
 from posttrain.tasks.icl import make_icl_task
 from posttrain.tasks.icl.check import InContextTaskFile
 from posttrain.tasks.icl.check import check as check_in_context
 from posttrain.tasks.listing import asked_in, listed
+from posttrain.tasks.with_shots import WithShotsTask
 from posttrain.types import DataError, FinalAnswer, Problem, Task, Verdict
 
 CHUNK = 256
@@ -29,8 +30,9 @@ Examples:
     posttrain data check gsm8k                                                   a task as it comes, from the hub
     posttrain data check recipes/manyshot/gpqa.yaml                              the pool and test of an in-context recipe
 
-Each reference is given to its task's grader as a model would write it, in a box; one that is not graded correct is a failure and is
-listed with its id. References that algebra cannot read are counted beside: their own text passes, another spelling of it is unscored.
+Each reference is given to its task's grader as a model would write it, in a box; those of mathematics also bare and in dollars. One that
+is not graded correct is a failure and is listed with its id. References that the grammar cannot read are counted beside: their own text
+passes, any other answer to them is gold_unparsable. Of a task with unit tests it is the reference program that must pass them.
 Rows without a reference answer are left out by the task and listed. Questions are duplicates when their letters
 and digits agree; a test question that is also a training question is reported, not removed. In an in-context recipe the answers that
 people wrote are given to the task's metric as they stand, and must earn full marks.
@@ -72,6 +74,7 @@ def cli(argv: Sequence[str]) -> int:
             raise ConfigError("flags: --split has no meaning for an in-context recipe: its pool and test are checked together")
         return _in_context(args.what, flags)
     cfg = task_config(args.what, flags)
+    cfg = cfg.task if isinstance(cfg, WithShotsTask) else cfg  # what stands before a question does not change the data
     task = make_task(cfg)
     reports = [check_split(cfg, task, split) for split in args.split or splits_of(cfg)]
     for line in lines(reports):
@@ -114,12 +117,16 @@ def check_split(cfg: TaskConfig, task: Task, split: str) -> SplitReport:
     module = MODULES[type(cfg)]
     loaded = module.read(cfg, split) if hasattr(module, "read") else None
     problems = loaded.problems if loaded else task.load(split)
+    mathematics = loaded is not None and isinstance(problems[0].reference, FinalAnswer)
     failures = []
     for start in tqdm(range(0, len(problems), CHUNK), desc=f"{split}: grading", unit="chunk", disable=not sys.stderr.isatty()):
         chunk = problems[start : start + CHUNK]
-        verdicts = task.grade([(problem, f"The answer is $\\boxed{{{_text(problem)}}}$.") for problem in chunk])
-        failures += [(problem, verdict) for problem, verdict in zip(chunk, verdicts) if not verdict.correct]
-    unreadable = _unreadable(problems, split) if loaded else []
+        graded = [task.grade([(problem, _as_written(problem)) for problem in chunk])]
+        if mathematics:
+            graded += [compare([(_text(problem), wrap.format(_text(problem))) for problem in chunk]) for wrap in ("{}", "${}$")]
+        for problem, *verdicts in zip(chunk, *graded):
+            failures += [(problem, verdict) for verdict in verdicts if not verdict.correct][:1]
+    unreadable = _unreadable(problems) if mathematics else []
     return SplitReport(split=split, problems=problems, failures=failures, unreadable=unreadable, left_out=loaded.left_out if loaded else [])
 
 
@@ -129,7 +136,7 @@ def lines(reports: Sequence[SplitReport]) -> Iterator[str]:
         passed = len(report.problems) - len(report.failures)
         yield f"{report.split}: {passed} of {len(report.problems)} references pass their own grader"
         yield from listed("failed", [f"{p.id}: {v.status}, {v.why}: {_text(p)!r}" for p, v in report.failures])
-        yield from listed("not readable by algebra, so only their own text passes", report.unreadable)
+        yield from listed("not readable, so only their own text passes", report.unreadable)
         yield from listed("rows left out", report.left_out)
         twice = _duplicates(report.problems)
         yield from listed("questions that stand more than once", [", ".join(ids) for ids in twice])
@@ -141,20 +148,30 @@ def lines(reports: Sequence[SplitReport]) -> Iterator[str]:
     yield f"FAILED: {failed} references do not pass their own grader" if failed else "ok: every reference passes its own grader"
 
 
-def _unreadable(problems: Sequence[Problem], split: str) -> list[str]:
-    """Ids of the references that are neither a number nor words nor an expression that math-verify takes for equal to itself."""
-    open_ones = [p for p in problems if exact_number(normalise(_text(p))) is None and not _text(p).startswith("\\text")]
-    verdicts = []
-    for start in tqdm(range(0, len(open_ones), CHUNK), desc=f"{split}: algebra", unit="chunk", disable=not sys.stderr.isatty()):
-        verdicts += shared_pool().ask_all([(_text(p), _text(p)) for p in open_ones[start : start + CHUNK]])
-    return [f"{p.id}: {v.why}: {_text(p)!r}" for p, v in zip(open_ones, verdicts) if not v.correct]
+def _unreadable(problems: Sequence[Problem]) -> list[str]:
+    """Ids of the references that the grammar does not know, with what it stumbled over."""
+    found = []
+    for problem in problems:
+        try:
+            read(_text(problem))
+        except (Unreadable, TooLarge) as error:
+            found.append(f"{problem.id}: {error}: {_text(problem)!r}")
+    return found
 
 
 def _duplicates(problems: Sequence[Problem]) -> list[list[str]]:
     return [ids for ids in asked_in(problems).values() if len(ids) > 1]
 
 
+def _as_written(problem: Problem) -> str:
+    """The reference as a model would write it; raises `DataError` on tests without a program that passes them."""
+    if isinstance(problem.reference, FinalAnswer):
+        return f"The answer is $\\boxed{{{_text(problem)}}}$."
+    if not problem.solution:
+        raise DataError(f"{problem.id}: has unit tests and no reference program to try them on")
+    return f"```python\n{problem.solution}\n```"
+
+
 def _text(problem: Problem) -> str:
-    if not isinstance(problem.reference, FinalAnswer):
-        raise DataError(f"{problem.id}: expected a final answer as reference, found {type(problem.reference).__name__}")
-    return problem.reference.text
+    """The reference in the form that a failure is shown with."""
+    return problem.reference.text if isinstance(problem.reference, FinalAnswer) else problem.reference.entry_point

@@ -11,7 +11,7 @@ from pydantic import Field
 from posttrain.config import config
 from posttrain.grading.answer import final_answer
 from posttrain.grading.batch import grade_math
-from posttrain.grading.math import normalise
+from posttrain.grading.math import spelling
 from posttrain.prompting import revise
 from posttrain.tasks.source import Row, Source, Split, read_split
 from posttrain.types import FinalAnswer, Message, Problem, Task
@@ -59,7 +59,7 @@ def ask(problem: Problem) -> list[Message]:
 def answer(text: str) -> str | None:
     """The final answer of a text in one spelling, so that 1/2 in two spellings of LaTeX is no change of answer."""
     found = final_answer(text)
-    return None if found is None else normalise(found)
+    return None if found is None else spelling(found)
 
 
 def _problem(row: Row, number: str) -> Problem | None:

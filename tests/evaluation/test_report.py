@@ -8,7 +8,7 @@ from PIL import Image
 
 from posttrain import cli
 from posttrain.config import ConfigError
-from posttrain.evaluation import charts
+from posttrain.evaluation import charts, drawing
 from posttrain.evaluation.entries import Entry, Stage, load_entry, to_read
 from posttrain.evaluation.metrics import OUTCOMES, summarise
 from posttrain.evaluation.report import differing, p_text, write_figure, write_report
@@ -190,7 +190,7 @@ def test_texts_with_little_in_common_are_left_unmarked():
     [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (0, 500, [0, 100, 200, 300, 400, 500]), (-0.18, 0.09, [-0.1, 0])],
 )
 def test_ticks_are_round(low, high, expected):
-    assert charts.ticks(low, high) == pytest.approx(expected)
+    assert drawing.ticks(low, high) == pytest.approx(expected)
 
 
 def test_shares_of_a_histogram_add_up_and_one_is_in_the_last_bin():

@@ -1,13 +1,14 @@
-"""Labelled answers of real models and of other graders' test suites, read from beside the repository where they are present."""
+"""Labelled answers of real models and of other graders' test suites, from beside the repository or from SHARED_DATA."""
 
 import gzip
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-FOLDER = Path(__file__).parents[2].parent / "shared" / "data"
+FOLDER = Path(os.environ.get("SHARED_DATA") or Path(__file__).parents[2].parent / "shared" / "data")
 
 
 def rows(name: str) -> list[dict[str, Any]]:

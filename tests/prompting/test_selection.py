@@ -81,6 +81,7 @@ def test_the_same_words_around_other_numbers_are_another_problem():
 def test_white_space_between_digits_tells_lists_of_numbers_apart_and_other_spelling_does_not():
     assert letters_and_digits("sum of 1 23") != letters_and_digits("sum of 12 3")
     assert letters_and_digits("$x^{2} + 3$") == letters_and_digits("x^2+3")
+    assert letters_and_digits("Evaluate $\\log_8 2$.") == letters_and_digits("Evaluate $\\log_82$.")
     assert letters_and_digits("面积") != letters_and_digits("体积")
     assert letters_and_digits("+ - +") != letters_and_digits("- + -")
 
@@ -121,7 +122,9 @@ def test_the_overlaps_and_duplicates_of_the_math_files_are_left_out():
     assert len(overlaps) == 11
     selection = select(human_shots(pool), DROP, test=problems)
     assert not {spelled(problem.question) for problem in overlaps} & {spelled(s.question) for s in selection.shots}
-    assert select(human_shots(pool), Rules(near=None)).counts == {"duplicate": 9}
+    assert len(pool) - len({spelled(problem.question) for problem in pool}) == 9
+    left = [spelled(s.question) for s in select(human_shots(pool), Rules(near=None)).shots]
+    assert len(left) == len(pool) - 9 == len(set(left))
 
 
 def test_a_subset_keeps_the_order_of_its_file_and_refuses_strangers():

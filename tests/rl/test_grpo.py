@@ -95,7 +95,7 @@ def test_a_run_by_trl_writes_a_run_folder_like_ours(sums_base, tmp_path):
     assert grpo.main(config(sums_base), tmp_path / "run", resume=False) == 0
     rows = list(read_jsonl(tmp_path / "run" / "metrics.jsonl"))
     assert [row["step"] for row in rows] == [1, 2, 3]
-    assert all(0 <= row["train/acc_t1"] <= 1 for row in rows)
+    assert all(0 <= row["train/acc_t1"] <= 1 and row["train/samples"] == 16 and row["train/tokens"] >= 16 for row in rows)
     before, after = (AutoModelForCausalLM.from_pretrained(folder).state_dict() for folder in (sums_base, tmp_path / "run" / "model"))
     assert any(not torch.equal(before[name], after[name]) for name in before)
     assert grpo.main(config(sums_base), tmp_path / "run", resume=True) == 0

@@ -28,7 +28,7 @@ def episode(*turns: Turn, reference: FinalAnswer | UnitTests = FIVE) -> Episode:
 TWO = episode(turn((1, 2, 3), (4, 5)), turn((1, 2, 3, 4, 5, 6, 7), (8,), answer="5", verdict=Verdict(status="correct")))
 THREE = episode(turn((1, 2), (3,)), turn((1, 2, 3, 9, 9), (3, 3)), turn((1, 2, 3, 9, 9, 3, 3, 9), (7, 7)))
 CUT = episode(replace(TWO.turns[0], completion=Completion(ids=(4, 5), logprobs=(), finish="length")), TWO.turns[1])
-CODE = episode(turn((1,), (2,)), reference=UnitTests(entry_point="f", code="assert f(1) == 2\n"))
+CODE = episode(turn((1,), (2,)), reference=UnitTests(entry_point="f", code="assert f(1) == 2\n", prompt="def f(x):\n"))
 EMPTY = episode(turn((1,), ()), turn((1, 2), ()))
 
 

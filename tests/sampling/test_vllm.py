@@ -85,7 +85,11 @@ def test_a_second_turn_reads_the_first_from_the_prefix_cache_and_a_push_empties_
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_scores_are_the_log_probabilities_of_a_plain_forward_pass_and_shared_prefixes_come_from_the_cache(family, vllm_for, tiny_folder):
+@pytest.mark.parametrize("tokens_per_request", [8, 512])  # the short continuations token by token, or none
+def test_scores_are_those_of_a_plain_forward_pass_and_shared_prefixes_come_from_the_cache(
+    family, tokens_per_request, vllm_for, tiny_folder, monkeypatch
+):
+    monkeypatch.setattr("posttrain.sampling.vllm.TOKENS_PER_REQUEST", tokens_per_request)
     engine, model = vllm_for(family, fresh=True), load(tiny_folder(family))
     (prefix,), items = some_prompts(engine.num_ids, (320,)), some_prompts(engine.num_ids, (5, 32, 31, 1, 64, 17, 33))
     prompts = [(*prefix, *item) for item in items] + some_prompts(engine.num_ids, (300, 7))
@@ -129,6 +133,8 @@ def test_a_row_ends_with_the_token_that_completes_a_stop_as_in_the_hf_engine(tin
 def test_starting_leaves_the_process_as_it_was(vllm_for):
     set_num_threads, torch_state, python_state = torch.set_num_threads, torch.get_rng_state(), random.getstate()
     threads = torch.get_num_threads()
+    import numba  # noqa: F401  # as the search for similar shots does; vLLM looks through all that is loaded
+
     vllm_for("qwen2", fresh=True)
     assert torch.equal(torch.get_rng_state(), torch_state)
     assert random.getstate() == python_state

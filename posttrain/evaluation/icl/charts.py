@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from posttrain.evaluation.charts import RULE, SOFT, WIDTH, Frame, _circle, _line, _svg, _text, _y_axis, percent
+from posttrain.evaluation.drawing import RULE, SOFT, WIDTH, Frame, circle, line, percent, svg, text, y_axis
 from posttrain.evaluation.icl.curves import Point
 from posttrain.evaluation.stats import Estimate
 
@@ -49,18 +49,18 @@ def panel(points: Sequence[Point], measure: Measure, title: str) -> str:
     lines, counts = lines_of(points, measure), shot_counts(points)
     low, high = _range(lines, measure)
     frame = Frame(x=(place(counts[0], counts), place(counts[-1], counts)), y=(low, high), left=38, right=WIDTH - 16, top=14, bottom=226)
-    parts = [_y_axis(frame, percent if measure == "score" else lambda v: f"{v:.3g}"), _shots_axis(frame, counts)]
+    parts = [y_axis(frame, percent if measure == "score" else lambda v: f"{v:.3g}"), _shots_axis(frame, counts)]
     for curve in (c for c in lines if not c.dash):
         parts.append(_band(frame, curve, counts))
     for curve in lines:
         parts.append(_curve(frame, curve, counts))
         for shots, estimate, seeds in () if curve.dash else curve.points:
             x = frame.px(place(shots, counts))
-            parts += [f'<g fill-opacity=".5">{_circle(x, frame.py(v), 2.2, curve.colour)}</g>' for v in seeds if len(seeds) > 1]
+            parts += [f'<g fill-opacity=".5">{circle(x, frame.py(v), 2.2, curve.colour)}</g>' for v in seeds if len(seeds) > 1]
             tip = f"{curve.name}, {shots:,} shots: {_told(estimate, measure)}"
-            parts.append(f"<g><title>{html.escape(tip)}</title>{_circle(x, frame.py(estimate.value), 3.6, curve.colour, '#fff', 1.2)}</g>")
-    parts.append(_text((frame.left + frame.right) / 2, frame.bottom + 34, "shots", "middle", SOFT))
-    return _svg(parts, 266, title)
+            parts.append(f"<g><title>{html.escape(tip)}</title>{circle(x, frame.py(estimate.value), 3.6, curve.colour, '#fff', 1.2)}</g>")
+    parts.append(text((frame.left + frame.right) / 2, frame.bottom + 34, "shots", "middle", SOFT))
+    return svg(parts, 266, title)
 
 
 def capitalised(text: str) -> str:
@@ -111,13 +111,13 @@ def _curve(frame: Frame, curve: Line, counts: Sequence[int]) -> str:
 
 
 def _shots_axis(frame: Frame, counts: Sequence[int]) -> str:
-    parts = [_line(frame.left, frame.bottom, frame.right, frame.bottom, "#b9b7b1", 1)]
+    parts = [line(frame.left, frame.bottom, frame.right, frame.bottom, "#b9b7b1", 1)]
     room = -math.inf
     for count in counts:
         x, label = frame.px(place(count, counts)), f"{count:,}"
-        parts.append(_line(x, frame.bottom, x, frame.bottom + 4, "#b9b7b1", 1))
+        parts.append(line(x, frame.bottom, x, frame.bottom + 4, "#b9b7b1", 1))
         if x - 3.6 * len(label) > room:
-            parts.append(_text(x, frame.bottom + 18, label, "middle", SOFT))
+            parts.append(text(x, frame.bottom + 18, label, "middle", SOFT))
             room = x + 3.6 * len(label) + 6
     return "".join(parts)
 
@@ -160,7 +160,8 @@ def _draw_panel(axis: Any, points: Sequence[Point], measure: Measure) -> None:
         axis.fill_between([x for x, _ in bounded], lows, highs, color=curve.colour, alpha=0.13, lw=0)
         axis.plot(xs, means, "o", color=curve.colour, ms=4.5, mec="white", mew=0.8, clip_on=False, zorder=3)
         dots = [(x, scale * v) for x, (_, _, seeds) in zip(xs, curve.points) for v in seeds if len(seeds) > 1]
-        axis.plot([x for x, _ in dots], [v for _, v in dots], "o", color=curve.colour, ms=2.6, alpha=0.5, mew=0, clip_on=False)
+        if dots:
+            axis.plot(*zip(*dots), "o", color=curve.colour, ms=2.6, alpha=0.5, mew=0, clip_on=False)
     low, high = _range(lines, measure)
     axis.set_ylim(scale * low, scale * high)
     axis.set_xticks([place(count, counts) for count in counts], [f"{count:,}" for count in counts], rotation=45 if len(counts) > 11 else 0)

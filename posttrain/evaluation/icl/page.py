@@ -14,7 +14,8 @@ from markupsafe import Markup
 
 from posttrain.config import ConfigError
 from posttrain.evaluation import charts as shared
-from posttrain.evaluation.charts import percent, points
+from posttrain.evaluation import drawing
+from posttrain.evaluation.drawing import percent, points
 from posttrain.evaluation.entries import provenance_of
 from posttrain.evaluation.icl import charts
 from posttrain.evaluation.icl.curves import Curves, Difference, Point, curves_of
@@ -105,7 +106,7 @@ def _style() -> str:
     page = (Path(shared.__file__).parent / "page.html").read_text()
     style = re.search(r"<style>\n(.*?)</style>", page, re.DOTALL)
     assert style is not None
-    colours = {"t1": shared.ATTEMPT[0], "t2": shared.ATTEMPT[1], "good": shared.OUTCOME["fixed"], "bad": shared.OUTCOME["broken"]}
+    colours = {"t1": drawing.ATTEMPT[0], "t2": drawing.ATTEMPT[1], "good": shared.OUTCOME["fixed"], "bad": shared.OUTCOME["broken"]}
     return jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(style[1]).render(colours=colours)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.config import ConfigError
-from posttrain.evaluation import report
+from posttrain.evaluation import show
 from posttrain.evaluation.icl.charts import place
 from posttrain.evaluation.icl.log import Cost, Log, Row
 
@@ -43,7 +43,7 @@ def write_run(folder: Path, *, nll: bool = True, gain: bool = True) -> Path:
 
 def test_the_page_of_a_run_holds_its_figures_and_no_markup_of_a_model(tmp_path, capsys):
     folder = write_run(tmp_path / "run")
-    assert report.cli([str(folder), "--figure", str(tmp_path / "curves.png")]) == 0
+    assert show.cli([str(folder), "--figure", str(tmp_path / "curves.png")]) == 0
     page = (folder / "report.html").read_text()
     assert "<script" not in page
     assert "solved <b>" not in page
@@ -61,7 +61,7 @@ def test_the_page_of_a_run_holds_its_figures_and_no_markup_of_a_model(tmp_path, 
 
 def test_without_likelihoods_there_is_no_panel_or_column_for_them(tmp_path):
     folder = write_run(tmp_path / "run", nll=False)
-    assert report.cli([str(folder)]) == 0
+    assert show.cli([str(folder)]) == 0
     page = (folder / "report.html").read_text()
     assert page.count("<svg") == 1
     assert "NLL</th>" not in page.partition("Answers to read")[0]
@@ -69,7 +69,7 @@ def test_without_likelihoods_there_is_no_panel_or_column_for_them(tmp_path):
 
 def test_several_runs_share_a_page_under_their_names(tmp_path):
     first, second = write_run(tmp_path / "a"), write_run(tmp_path / "b", gain=False)
-    assert report.cli([f"one={first}", f"two={second}", "--out", str(tmp_path / "page.html"), "--title", "Two"]) == 0
+    assert show.cli([f"one={first}", f"two={second}", "--out", str(tmp_path / "page.html"), "--title", "Two"]) == 0
     page = (tmp_path / "page.html").read_text()
     assert "one: solved &lt;b&gt; gains" in page
     assert "two: solved &lt;b&gt; shows no clear change" in page
@@ -79,10 +79,10 @@ def test_runs_of_two_kinds_are_not_mixed_and_empty_ones_are_named(tmp_path):
     run, other = write_run(tmp_path / "run"), tmp_path / "other"
     other.mkdir()
     with pytest.raises(ConfigError, match=r"other: holds no answers\.jsonl"):
-        report.cli([str(other), str(run)])
+        show.cli([str(other), str(run)])
     (other / "answers.jsonl").write_text("")
     with pytest.raises(ConfigError, match=r"answers\.jsonl: holds no row"):
-        report.cli([str(other)])
+        show.cli([str(other)])
 
 
 def test_shots_stand_on_a_log_axis_with_zero_before_the_fewest():
