@@ -59,7 +59,7 @@ def accuracy(data: Path) -> None:
     print("| tier | rows | ours | false accepts | math-verify | false accepts |\n|---|---|---|---|---|---|")
     for name in ("grader_cases_dev.jsonl", "grader_cases_derived_dev.jsonl"):
         read = rows(data / name)
-        ours = [compare([pair], policy_of(name, row))[0].correct for pair, row in zip(answers(read), read)]
+        ours = [compare([pair], policy_of(row))[0].correct for pair, row in zip(answers(read), read)]
         theirs = [opinion is True for opinion in second([(row["gold"], row["pred"]) for row in read])]
         for tier in dict.fromkeys(row["tier"] for row in read):
             at = [i for i, row in enumerate(read) if row["tier"] == tier]
