@@ -20,7 +20,7 @@ def judge(cases: list[dict]) -> list:
     verdicts = []
     for row in cases:
         gold = final_answer(row["gold"]) or row["gold"]
-        verdicts += compare([(gold, read_answer(row["pred"], gold)[0])], policy_of("row", row))
+        verdicts += compare([(gold, read_answer(row["pred"], gold)[0])], policy_of(row))
     return verdicts
 
 
