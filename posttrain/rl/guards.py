@@ -21,6 +21,8 @@ class GuardConfig:
     """Too many attempts hit max_tokens: their missing end is graded as wrong."""
     unscored: float = 0.02
     """The grader fails on more than this share of episodes."""
+    most_unscored: float = 0.5
+    """At a step where it fails on more than this share, the run stops: what is left is no fair sample of the policy's attempts."""
     gap: float = 0.05
     """Mean |log-probability of the engine - of the trainer| per sampled token."""
 

@@ -52,8 +52,10 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int, history
     clock.lap("push_s")
     episodes = sample(learner, problems, samples=cfg.samples, seed=cfg.seed, step=step)
     reward_BK, scored_B = rewards(episodes)
-    if not scored_B.any():
-        raise TrainingError(f"the grader failed on every episode; the first says {_first_failure(episodes)!r}")
+    failed, most = 1 - float(scored_B.float().mean()), cfg.guards.most_unscored
+    if failed > most:
+        said = f"the grader failed on {failed:.0%} of {len(episodes)} episodes, more than guards.most_unscored = {most:.0%}"
+        raise TrainingError(f"{said}; the first says {_first_failure(episodes)!r}")
     batch = collate(episodes, policy.tokenizer.pad_token_id or 0)
     clock.lap("rollout_s")
     with torch.no_grad():

@@ -1,15 +1,16 @@
 """Attempt, then attempt again: y1 ~ pi(.|x), y2 ~ pi(.|x, y1, p), ..., each graded (arXiv 2409.12917, sec. 3)."""
 
 import random
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from posttrain.prompting import revise
 from posttrain.prompting.chat import ChatFormat
 from posttrain.run import seed_for
-from posttrain.types import Completion, DataError, Engine, Episode, Problem, Sampling, Task, TokenIds, Turn
+from posttrain.types import Completion, DataError, Engine, Episode, Problem, Sampling, Task, TokenIds, Turn, Verdict
 
 FirstAttempts: TypeAlias = Mapping[str, Sequence[str]]
 """Problem id -> texts of earlier attempts at it, of this model or another."""
@@ -37,29 +38,42 @@ class Rollout:
 def self_correct(problems: Sequence[Problem], task: Task, engine: Engine, chat: ChatFormat, how: Rollout) -> list[Episode]:
     """`how.samples` episodes of each problem, in problem order and sample order within.
 
-    A truncated attempt still gets its successor, and the instruction is never cut: an attempt's prompt is all earlier tokens.
-    Results do not depend on how the engine batches rows, as each row has a seed of its own.
+    A truncated attempt still gets its successor, and the instruction is never cut: an attempt's prompt is all earlier tokens. An attempt
+    is graded in a thread of its own while the next one is sampled. Results do not depend on how the engine batches rows, as each row has
+    a seed of its own.
     """
     rows = [(problem, sample) for problem in problems for sample in range(how.samples)]
     first_prompts = [chat.ask(task.ask(problem)) for problem in problems]
     prompts: list[TokenIds] = [first_prompts[i // how.samples] for i in range(len(rows))]
+    attempts: list[_Attempt] = []
+    with ThreadPoolExecutor(1) as grader:
+        for attempt in range(how.attempts):
+            given = {} if attempt else {i: _completed(text, chat) for i, row in enumerate(rows) if (text := _given(*row, how)) is not None}
+            completions = _sample(engine, prompts, rows, attempt, how, given)
+            texts = [chat.text(completion.ids) for completion in completions]
+            graded = grader.submit(task.grade, [(problem, text) for (problem, _), text in zip(rows, texts)])
+            attempts.append(_Attempt(prompts, completions, texts, graded, given))
+            if attempt + 1 < how.attempts:
+                seeds = [seed_for(how.seed, how.step, problem.id, sample, attempt, "feedback") for problem, sample in rows]
+                prompts = _next_prompts(engine, chat, task, list(zip(prompts, completions)), seeds, how)
     turns: list[list[Turn]] = [[] for _ in rows]
-    for attempt in range(how.attempts):
-        given = {} if attempt else {i: _completed(text, chat) for i, row in enumerate(rows) if (text := _given(*row, how)) is not None}
-        completions = _sample(engine, prompts, rows, attempt, how, given)
-        texts = [chat.text(completion.ids) for completion in completions]
-        verdicts = task.grade([(problem, text) for (problem, _), text in zip(rows, texts)])
-        for i, (completion, text, verdict) in enumerate(zip(completions, texts, verdicts, strict=True)):
-            found = Turn(
-                prompt_ids=prompts[i], completion=completion, text=text, answer=task.answer(text), verdict=verdict, given=i in given
-            )
-            turns[i].append(found)
-        if attempt + 1 < how.attempts:
-            seeds = [seed_for(how.seed, how.step, problem.id, sample, attempt, "feedback") for problem, sample in rows]
-            prompts = _next_prompts(engine, chat, task, list(zip(prompts, completions)), seeds, how)
+    for each in attempts:
+        for i, (text, verdict) in enumerate(zip(each.texts, each.graded.result(), strict=True)):
+            made = {"prompt_ids": each.prompts[i], "completion": each.completions[i], "text": text, "given": i in each.given}
+            turns[i].append(Turn(answer=task.answer(text), verdict=verdict, **made))
     return [
         Episode(problem=problem, turns=tuple(turns[i]), sample=sample, policy_step=how.step) for i, (problem, sample) in enumerate(rows)
     ]
+
+
+class _Attempt(NamedTuple):
+    """One attempt of every row; `graded` holds the verdicts once they are there."""
+
+    prompts: Sequence[TokenIds]
+    completions: Sequence[Completion]
+    texts: Sequence[str]
+    graded: Future[list[Verdict]]
+    given: Container[int]
 
 
 def _next_prompts(

@@ -1,4 +1,5 @@
 import math
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -111,7 +112,8 @@ def test_an_unscored_second_attempt_takes_its_whole_episode_out(tiny_qwen2):
     def fails_at_times(problem: Problem, text: str) -> Verdict:
         return Verdict(status="unscored", why="no grader") if len(text) % 3 == 0 else even_length(problem, text)
 
-    distance, figures = moved(open_learner(config_for(tiny_qwen2), even_task(fails_at_times)))
+    cfg = config_for(tiny_qwen2, guards={"most_unscored": 0.95})
+    distance, figures = moved(open_learner(cfg, even_task(fails_at_times)))
     assert 0.2 < figures[0]["train/unscored"] < 0.9
     assert torch.isfinite(distance).all()
 
@@ -121,8 +123,22 @@ def test_a_grader_that_fails_on_every_episode_stops_the_run_and_is_quoted(tiny_q
         return Verdict(status="unscored", why="the worker is gone")
 
     learner = open_learner(config_for(tiny_qwen2), even_task(fails))
-    with pytest.raises(TrainingError, match=r"step 1, problems p\d.* failed on every episode.*the worker is gone.*no checkpoint yet"):
+    with pytest.raises(TrainingError, match=r"step 1, problems p\d.* failed on 100% of 16 episodes.*the worker is gone.*no checkpoint yet"):
         train(learner, PROBLEMS, [], RunFolder(tmp_path / "run", learner.cfg), start=0)
+
+
+def test_a_grader_that_fails_too_often_stops_the_run(tiny_qwen2):
+    def fails_on_half(problem: Problem, text: str) -> Verdict:
+        return Verdict(status="unscored", why="no grader") if problem.id in ("p0", "p1") else even_length(problem, text)
+
+    for most, stops in ((0.4, True), (0.5, False)):
+        learner = open_learner(config_for(tiny_qwen2, guards={"most_unscored": most}), even_task(fails_on_half))
+        with (
+            pytest.raises(TrainingError, match="failed on 50% of 16 episodes, more than guards.most_unscored = 40%")
+            if stops
+            else nullcontext()
+        ):
+            score_step(learner, PROBLEMS[:4], 1)
 
 
 def test_a_grader_that_fails_on_all_held_out_problems_stops_the_run_with_a_line(tiny_qwen2, tmp_path):

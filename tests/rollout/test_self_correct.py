@@ -1,5 +1,6 @@
 """Attempts after attempts: who is asked what, in which order, from which seeds, and that batching changes nothing."""
 
+import threading
 from dataclasses import replace
 
 import pytest
@@ -209,3 +210,20 @@ def test_self_refine_asks_for_feedback_first_and_shows_it_to_the_next_attempt(ch
         feedback = chat.encode(f"seed {feedback_seeds[i] % 1000}")
         assert feedback_prompts[i] == chat.revise(first.prompt_ids, first.completion.ids, revise.FEEDBACK)
         assert second.prompt_ids == second_prompts[i] == chat.revise(feedback_prompts[i], (*feedback, chat.eos_ids[0]), revise.REFINE)
+
+
+def test_an_attempt_is_graded_while_the_next_one_is_sampled(chat):
+    sampled_again = threading.Event()
+
+    class Slow(Recorder):
+        def generate(self, prompts, sampling, seeds):
+            if self.calls:
+                sampled_again.set()
+            return super().generate(prompts, sampling, seeds)
+
+    def grade(pairs):
+        assert sampled_again.wait(timeout=60), "the second attempts wait for the first ones' grades"
+        return TASK.grade(pairs)
+
+    engine = Slow(chat, lambda prompt, seed: "x")
+    assert len(self_correct(PROBLEMS, replace(TASK, grade=grade), engine, chat, HOW)) == 12
