@@ -134,7 +134,7 @@ def test_a_grader_that_fails_too_often_stops_the_run(tiny_qwen2):
     for most, stops in ((0.4, True), (0.5, False)):
         learner = open_learner(config_for(tiny_qwen2, guards={"most_unscored": most}), even_task(fails_on_half))
         with (
-            pytest.raises(TrainingError, match="failed on 50% of 16 episodes, more than guards.most_unscored = 40%")
+            pytest.raises(TrainingError, match=r"failed on 50% of 16 episodes, more than guards\.most_unscored = 40%")
             if stops
             else nullcontext()
         ):
