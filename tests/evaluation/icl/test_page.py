@@ -53,6 +53,8 @@ def test_the_page_of_a_run_holds_its_figures_and_no_markup_of_a_model(tmp_path, 
     assert "ChrF2++" in page
     assert "41.25" in page
     assert "2 too long" in page
+    assert "<td>13<small>" in page  # the items of a point, the one that was too long included
+    assert "object at 0x" not in page
     assert page.count("<svg") == 2
     assert 'stroke-dasharray="6 4"' in page
     assert (tmp_path / "curves.png").read_bytes()[:4] == b"\x89PNG"
