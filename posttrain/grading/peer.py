@@ -21,10 +21,10 @@ def opinions(peer: str) -> Opinions:
     """A function from (reference, answer) pairs to verdicts, None where the peer failed. Raises `ConfigError` if it is not installed."""
     if importlib.util.find_spec("math_verify") is None:
         raise ConfigError(f"--audit {peer}: not installed; install it with: pip install 'math-verify[antlr4_13_2]==0.9.0'")
-    command = [sys.executable, "-P", "-m", "posttrain.grading.peer", str(LIMITS.cpu_s), str(LIMITS.memory_mib)]
+    arguments = ["-P", "-m", "posttrain.grading.peer", str(LIMITS.cpu_s), str(LIMITS.memory_mib)]
 
     def ask(pairs: Sequence[tuple[str, str | None]]) -> list[bool | None]:
-        pool = Pool(2, LIMITS, command)
+        pool = Pool(2, LIMITS, arguments)
         try:
             verdicts = pool.ask_all([(gold, answer or "") for gold, answer in pairs])
         finally:

@@ -82,7 +82,8 @@ def run_steps(run: Run, step: Step, look: Look) -> int:
                     figures |= look(held_out)
                 history.append(figures)
                 folder.log(number, figures)
-                if last or sigterm.came or number % cfg.checkpoint.every == 0:
+                stops = sigterm.came and not last  # asked once: a signal from here on is for the next step, which then is saved
+                if last or stops or number % cfg.checkpoint.every == 0:
                     write_episodes(folder.path / "episodes" / f"step_{number:06d}.jsonl", episodes)
                     checkpoint.save(folder.path, policy, number, _reward_since_checkpoint(history, number, cfg), cfg.checkpoint)
             for what, text in alarms(history, cfg.guards).items():
@@ -91,7 +92,7 @@ def run_steps(run: Run, step: Step, look: Look) -> int:
                 told.add(what)
             bar.update()
             bar.set_postfix_str(" ".join(f"{key[10:]} {value:.1%}" for key, value in figures.items() if key.startswith("train/acc_")))
-            if sigterm.came and not last:
+            if stops:
                 tqdm.write(f"{name}: stopped by SIGTERM after step {number}; its checkpoint is written, --resume goes on from there")
                 return INTERRUPTED
     return 0
