@@ -26,6 +26,7 @@ from posttrain.prompting.manyshot import ManyShotPrompt, Shape, build
 from posttrain.prompting.order import shuffled
 from posttrain.prompting.selection import Rules, select
 from posttrain.prompting.shots import InContextTask, PromptError, Shot, human_shots, read_shots, write_shots
+from posttrain.prompting.stop import before_stop
 from posttrain.rollout.store import read_episodes
 from posttrain.run import read_jsonl, seed_for, write_atomic
 from posttrain.sampling.engine import EngineConfig, HFEngineConfig, open_engine
@@ -200,11 +201,6 @@ def shots_of_log(log: Path, per_problem: int) -> list[Shot]:
         found = ", ".join(f"{count} {status}" for status, count in statuses.items()) or "none"
         raise DataError(f"{log}: no right answer among the attempts of {episodes} episodes; verdicts: {found}")
     return _capped(shots, per_problem)
-
-
-def before_stop(text: str, stop: Sequence[str]) -> str:
-    """`text` up to the first of these."""
-    return text[: min((place for each in stop if (place := text.find(each)) >= 0), default=len(text))]
 
 
 def cli(argv: Sequence[str]) -> int:

@@ -9,6 +9,7 @@ from typing import Literal
 from posttrain.evaluation.icl.log import Cell, Cost, Row
 from posttrain.prompting.manyshot import ManyShotPrompt
 from posttrain.prompting.shots import InContextTask, Shot
+from posttrain.prompting.stop import before_stop
 from posttrain.run import seed_for
 from posttrain.types import Engine, FinalAnswer, Problem, Sampling, Scorer, TokenIds
 
@@ -63,12 +64,6 @@ def reference_answer(problem: Problem) -> str:
     if problem.solution:
         return problem.solution
     return problem.reference.text if isinstance(problem.reference, FinalAnswer) else problem.reference.code
-
-
-def before_stop(text: str, stop: Sequence[str]) -> str:
-    """`text` up to the first of these."""
-    ends = [place for each in stop if (place := text.find(each)) >= 0]
-    return text[: min(ends, default=len(text))]
 
 
 def _to_score(how: Asking, task: InContextTask, prompt: ManyShotPrompt, item: Problem) -> dict[str, TokenIds]:
