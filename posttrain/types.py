@@ -6,14 +6,13 @@ readers; the model side speaks token ids only, so that what was sampled is exact
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias, get_args
+from typing import TYPE_CHECKING, ClassVar, Literal, Protocol, TypeAlias
 
 if TYPE_CHECKING:
     from torch import Tensor
 
 TokenIds: TypeAlias = tuple[int, ...]
 VerdictStatus: TypeAlias = Literal["correct", "wrong", "no_answer", "timeout", "limit", "crash", "gold_unparsable", "unscored"]
-VERDICT_STATUSES: tuple[VerdictStatus, ...] = get_args(VerdictStatus)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -138,16 +137,13 @@ class Episode:
     policy_step: int = 0
 
 
-Grader: TypeAlias = Callable[[Problem, str], Verdict]
-"""Total on model text: whatever the model wrote, it returns a verdict and does not raise."""
-
-
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Task:
     """A data set with the way it is asked, revised and graded.
 
-    `grade` takes many (problem, text) pairs at once so that a grader may work in parallel; `answer` reads the final answer out of a
-    text for comparing two attempts, None where there is none.
+    `grade` takes many (problem, text) pairs at once so that a grader may work in parallel, and is total on model text: whatever the model
+    wrote, it returns a verdict and does not raise. `answer` reads the final answer out of a text for comparing two attempts, None where
+    there is none.
     """
 
     name: str

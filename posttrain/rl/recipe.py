@@ -15,7 +15,7 @@ from posttrain.sampling.engine import EngineConfig, HFEngineConfig
 from posttrain.tasks import TaskConfig
 
 COSTS = (  # keys of speed and memory that change results by rounding at most: a resumed run may have others
-    *(f"engine.{key}" for key in ("timeout_s", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager", "max_rows")),
+    *(f"engine.{key}" for key in ("timeout_s", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager", "max_rows", "max_cache_tokens")),
     *("micro_batch", "policy.gradient_checkpointing", "checkpoint.keep"),
 )
 

@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field, PositiveFloat, PositiveInt
 from tqdm import tqdm
@@ -13,7 +13,7 @@ from posttrain.run import RunFolder
 from posttrain.types import Episode
 
 if TYPE_CHECKING:
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase, Qwen2ForCausalLM, TrainerCallback
 
 IGNORED = -100  # the label of a token that carries no loss
 
@@ -56,6 +56,40 @@ def load_model(name: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32), tokenizer
     except (OSError, ValueError) as error:
         raise ConfigError(f"model: cannot load {name!r}: {str(error).splitlines()[0]}") from None
+
+
+class Qwen2Shape(Protocol):
+    """The sizes of a new model."""
+
+    hidden_size: int
+    layers: int
+    heads: int
+    mlp_size: int
+    init_std: float
+
+
+def new_qwen2(shape: Qwen2Shape, tokenizer: "PreTrainedTokenizerBase", *, context: int, seed: int) -> "Qwen2ForCausalLM":
+    """A Qwen2 model of random weights with a tied head, for `tokenizer` and up to `context` tokens."""
+    import torch
+    from transformers import Qwen2Config, Qwen2ForCausalLM
+
+    torch.manual_seed(seed)
+    return Qwen2ForCausalLM(
+        Qwen2Config(
+            vocab_size=len(tokenizer),
+            hidden_size=shape.hidden_size,
+            intermediate_size=shape.mlp_size,
+            num_hidden_layers=shape.layers,
+            num_attention_heads=shape.heads,
+            num_key_value_heads=shape.heads,
+            initializer_range=shape.init_std,
+            max_position_embeddings=context,
+            tie_word_embeddings=True,
+            eos_token_id=tokenizer.eos_token_id,
+            pad_token_id=tokenizer.pad_token_id,
+            bos_token_id=None,
+        )
+    )
 
 
 def fit(

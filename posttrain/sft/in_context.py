@@ -21,7 +21,7 @@ from posttrain.config import config
 from posttrain.run import RunFolder, seed_for
 from posttrain.sft import families
 from posttrain.sft.families import Family, World
-from posttrain.sft.fit import IGNORED, save
+from posttrain.sft.fit import IGNORED, new_qwen2, save
 from posttrain.sft.tokenizer import word_tokenizer
 
 if TYPE_CHECKING:
@@ -121,28 +121,10 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
 
 
 def new_model(cfg: Config) -> "tuple[Qwen2ForCausalLM, PreTrainedTokenizerBase]":
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
     from posttrain.sft.look_back import look_back
 
     tokenizer = word_tokenizer(families.vocabulary(list(cfg.families.values())))
-    torch.manual_seed(seed_for(cfg.seed, "weights"))
-    shape = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=cfg.model.hidden_size,
-        intermediate_size=cfg.model.mlp_size,
-        num_hidden_layers=cfg.model.layers,
-        num_attention_heads=cfg.model.heads,
-        num_key_value_heads=cfg.model.heads,
-        initializer_range=cfg.model.init_std,
-        max_position_embeddings=cfg.model.context,
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-    )
-    model = Qwen2ForCausalLM(shape)
+    model = new_qwen2(cfg.model, tokenizer, context=cfg.model.context, seed=seed_for(cfg.seed, "weights"))
     if cfg.model.look_back:
         look_back(model, cfg.model.look_back)
     return model, tokenizer

@@ -16,7 +16,7 @@ from tqdm import tqdm
 from posttrain.config import config
 from posttrain.prompting.chat import ChatFormat, chat_format, eos_ids_of
 from posttrain.run import RunFolder, seed_for
-from posttrain.sft.fit import IGNORED, FitConfig, fit, load_model, save
+from posttrain.sft.fit import IGNORED, FitConfig, fit, load_model, new_qwen2, save
 from posttrain.sft.tokenizer import sums_tokenizer
 from posttrain.tasks import sums
 from posttrain.tasks.sums import Demonstration, Slips, SumsTask
@@ -105,25 +105,7 @@ def sequences(pool: Iterable[Demonstration], chat: ChatFormat, task: Task) -> It
 
 
 def _open(cfg: Config) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-    import torch
-    from transformers import Qwen2Config, Qwen2ForCausalLM
-
     if isinstance(cfg.model, LoadedModel):
         return load_model(cfg.model.name)
     tokenizer = sums_tokenizer(cfg.task)
-    torch.manual_seed(seed_for(cfg.seed, "weights"))
-    shape = Qwen2Config(
-        vocab_size=len(tokenizer),
-        hidden_size=cfg.model.hidden_size,
-        intermediate_size=cfg.model.mlp_size,
-        num_hidden_layers=cfg.model.layers,
-        num_attention_heads=cfg.model.heads,
-        num_key_value_heads=cfg.model.heads,
-        initializer_range=cfg.model.init_std,
-        max_position_embeddings=512,
-        tie_word_embeddings=True,
-        eos_token_id=tokenizer.eos_token_id,
-        pad_token_id=tokenizer.pad_token_id,
-        bos_token_id=None,
-    )
-    return Qwen2ForCausalLM(shape), tokenizer
+    return new_qwen2(cfg.model, tokenizer, context=512, seed=seed_for(cfg.seed, "weights")), tokenizer

@@ -18,16 +18,6 @@ from posttrain.tasks.icl.draw import shuffled
 from posttrain.tasks.source import Row, read_split
 from posttrain.types import DataError, FinalAnswer, Problem
 
-TASKS = (
-    "dyck_languages",
-    "geometric_shapes",
-    "logical_deduction_seven_objects",
-    "multistep_arithmetic_two",
-    "object_counting",
-    "salient_translation_error_detection",
-    "tracking_shuffled_objects_seven_objects",
-    "word_sorting",
-)
 ANSWER = re.compile(r"\banswer is:?[^\S\n]*([^\n]*)", re.IGNORECASE)
 LAYOUT = Layout(
     question_label="Q: ",
