@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posttrain.config import ConfigError
-from posttrain.evaluation import given, report, scaling, table, turns
+from posttrain.evaluation import figure, given, report, scaling, table, turns
 from posttrain.evaluation.budget import recorded
 from posttrain.evaluation.entries import Entry, load_entry
 from posttrain.evaluation.icl import page as in_context
@@ -122,7 +122,7 @@ def cli(argv: Sequence[str]) -> int:
         if not alone:
             write_tables(folder, shown)
         if args.figure:
-            report.write_figure(args.figure, shown.entries, shown.rows)
+            figure.write_figure(args.figure, shown.entries, shown.rows)
     except OSError as error:
         raise ConfigError(f"{error.filename or page}: cannot write the report: {error.strerror}") from None
     told = table.as_markdown(shown.table) if args.markdown else table.as_csv(shown.table).rstrip() if args.csv else as_text(shown)
