@@ -11,6 +11,7 @@ import yaml
 from posttrain.config import ConfigError
 from posttrain.evaluation.budget import recorded
 from posttrain.evaluation.page.tokens import Pieces, pieces_of
+from posttrain.evaluation.second import Second, read_second
 from posttrain.rollout.store import read_episodes
 from posttrain.run import read_jsonl
 from posttrain.types import Episode
@@ -36,6 +37,7 @@ class Entry:
     stages: tuple[Stage, ...] = ()
     provenance: tuple[tuple[str, str], ...] = ()
     """(what, value), printed as they stand: commit, command, seed, ..."""
+    second: Second = field(default_factory=dict)
     pieces: Pieces | None = None
     """What its token ids say; None where its tokenizer was not found."""
 
@@ -56,7 +58,14 @@ def load_entry(name: str, folders: Sequence[Path], suite: str | None = None) -> 
     if not episodes:
         raise ConfigError(f"{evaluation / 'episodes.jsonl'}: holds no episode; run the evaluation first")
     pieces = pieces_of(evaluation, str(recorded(evaluation).get("model", "")))
-    return Entry(name=name, episodes=episodes, stages=tuple(stages), provenance=provenance_of(folders, evaluation), pieces=pieces)
+    return Entry(
+        name=name,
+        episodes=episodes,
+        stages=tuple(stages),
+        provenance=provenance_of(folders, evaluation),
+        second=read_second(evaluation),
+        pieces=pieces,
+    )
 
 
 def find_evaluation(folder: Path, suite: str | None) -> Path:

@@ -103,7 +103,7 @@ def _plot(
         raw = thin(logged(entry.stages, f"train/{key}"))
         lines += [("thin", "", colour, raw), ("line", name, colour, moving_mean(raw))]
         if held_out := logged(entry.stages, f"val/{key}"):
-            lines.append(("dots", f"{name}, held out" if len(names) > 1 else "held out", colour, held_out))
+            lines.append(("dots", "held out", colour, held_out))
     at = sorted({x for *_, points in lines for x, _ in points})
     series = tuple(
         Series(name=name, colour=colour, mark=mark, y=tuple(map(dict(points).get, at)))  # type: ignore[arg-type]
@@ -118,7 +118,7 @@ def _plot(
 
 
 def _tells(guard: str, entry: Entry, names: Sequence[tuple[str, str]]) -> bool:
-    """A guard that never moved from 0 is not worth a plot; everything else is."""
+    """A guard on what never moved from 0 is not worth a plot; everything else is."""
     return guard in ("", "answer_change") or any(value > 1e-4 for key, _ in names for _, value in logged(entry.stages, f"train/{key}"))
 
 

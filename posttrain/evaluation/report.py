@@ -23,6 +23,7 @@ from posttrain.evaluation.numerals import p_text, percent, points
 from posttrain.evaluation.page.reading import Attempt, Item, Reading, kept
 from posttrain.evaluation.page.write import Page, write
 from posttrain.evaluation.paper import PAPER_ROWS, PAPER_TITLE, PaperRow
+from posttrain.evaluation.second import Second
 from posttrain.evaluation.section import Cell, Flow, Section, cell, toned
 from posttrain.run import commit
 from posttrain.types import Episode, FinalAnswer, Turn, UnitTests
@@ -55,7 +56,7 @@ def write_report(
     page = Page(
         title=title,
         kind=_kind(entries, rows, counted),
-        lede=(" ".join(_sentence(name, s) for name, s in rows),),
+        lede=" ".join(_sentence(name, s) for name, s in rows),
         notes=tuple(notes),
         sections=tuple(made),
         hero=_hero(rows[0][1]) if len(rows) == 1 else (),
@@ -69,7 +70,9 @@ def write_report(
 def _kind(entries: Sequence[Entry], rows: Sequence[ROW], counted: str) -> str:
     what = "Training" if any(entry.stages for entry in entries) else "Evaluation"
     models = f"{len(rows)} models" if len(rows) > 1 else rows[0][0]
-    return f"{what} · {models} · {_count(rows[-1][1])} problems" + (" · several seeds" if "seeds" in counted else "")
+    last, per_problem = rows[-1][1], rows[-1][1].episodes / rows[-1][1].problems
+    samples = f" × {per_problem:.3g} samples" if per_problem > 1 else ""
+    return f"{what} · {models} · {last.problems:,} problems{samples}" + (" over all seeds" if "seeds" in counted else "")
 
 
 def _sentence(name: str, s: Summary) -> str:
@@ -96,18 +99,8 @@ def _figures(rows: Sequence[ROW], paper_rows: Sequence[PaperRow], paper_title: s
         if seeds
         else "p: exact test of no change, McNemar's for one sample per problem."
     )
-    head = (
-        "Model",
-        "n",
-        "Acc@t1",
-        "Acc@t2",
-        "Change,\nt2 − t1",
-        "p\nfixed : broken",
-        "Fixed\ni→c",
-        "Broken\nc→i",
-        "Answer\nchanged",
-        "Text\ncopied",
-    )
+    head = ("Model", "Acc@t1", "Acc@t2", "Change,\nt2 − t1", "p\nfixed : broken", "Fixed\ni→c", "Broken\nc→i")
+    head += ("Answer\nchanged", "Text\ncopied", "n")
     told = [(name, _row(s)) for name, s in rows]
     paper = [(row.name, _paper_row(row)) for row in paper_rows]
     return Section(name="Figures", title="Figures", text=text, head=head, rows=(*told, *([(paper_title, ())] if paper else []), *paper))
@@ -117,11 +110,11 @@ def _row(s: Summary) -> tuple[Cell, ...]:
     a, b = s.between
     test = Cell(value=p_text(s.p_value), interval=f"{s.num_fixed:,} : {s.num_broken:,}")
     shares = (cell(each) for each in (s.fixed, s.broken, s.answer_change, s.text_copy))
-    return (Cell(value=_count(s)), cell(s.acc[a - 1]), cell(s.acc[b - 1]), toned(s.delta, points), test, *shares)
+    return (cell(s.acc[a - 1]), cell(s.acc[b - 1]), toned(s.delta, points), test, *shares, Cell(value=_count(s)))
 
 
 def _paper_row(row: PaperRow) -> tuple[Cell, ...]:
-    values = ("", f"{row.t1:.1f}", f"{row.t2:.1f}", points(row.delta / 100), "", f"{row.fixed:.1f}", f"{row.broken:.1f}", "", "")
+    values = (f"{row.t1:.1f}", f"{row.t2:.1f}", points(row.delta / 100), "", f"{row.fixed:.1f}", f"{row.broken:.1f}", "", "", "")
     return tuple(Cell(value=value, tone="soft") for value in values)
 
 
@@ -174,11 +167,11 @@ def _rewriting(entries: Sequence[Entry]) -> Section:
 
 def _levels(entries: Sequence[Entry]) -> list[Section]:
     found = []
-    head = ("Level", "n", "Acc@t1", "Acc@t2", "Change", "Fixed\ni→c", "Broken\nc→i")
+    head = ("Level", "Acc@t1", "Acc@t2", "Change", "Fixed\ni→c", "Broken\nc→i", "n")
     for entry in entries:
         groups = breakdown(entry.episodes, "level")
         rows = [
-            (k, (Cell(value=_count(s)), cell(s.acc[0]), cell(s.acc[1]), toned(s.delta, points), cell(s.fixed), cell(s.broken)))
+            (k, (cell(s.acc[0]), cell(s.acc[1]), toned(s.delta, points), cell(s.fixed), cell(s.broken), Cell(value=_count(s))))
             for k, s in groups.items()
         ]
         if len(groups) > 1:
@@ -187,7 +180,7 @@ def _levels(entries: Sequence[Entry]) -> list[Section]:
 
 
 def _reading(entries: Sequence[Entry]) -> Reading:
-    every = [_item(model, episode) for model, entry in enumerate(entries) for episode in entry.episodes]
+    every = [_item(model, episode, entry.second) for model, entry in enumerate(entries) for episode in entry.episodes]
     return Reading(
         models=tuple(entry.name for entry in entries),
         outcomes=tuple(LABELS.items()),
@@ -198,10 +191,11 @@ def _reading(entries: Sequence[Entry]) -> Reading:
     )
 
 
-def _item(model: int, episode: Episode) -> Item:
+def _item(model: int, episode: Episode, second: Second) -> Item:
     problem, reference = episode.problem, episode.problem.reference
     scored = all(turn.verdict.scored for turn in episode.turns)
     groups = (f"level {problem.level}" if problem.level[:1].isdigit() else problem.level, problem.subject)
+    opinions = second.get((problem.id, episode.sample)) or [()] * len(episode.turns)
     told = [0, *(len(turn.prompt_ids) + len(turn.completion.ids) for turn in episode.turns)]
     return Item(
         model=model,
@@ -212,13 +206,13 @@ def _item(model: int, episode: Episode) -> Item:
         reference=reference.text if isinstance(reference, FinalAnswer) else reference.entry_point,
         tests=reference.code if isinstance(reference, UnitTests) else "",
         group=" · ".join(part for part in groups if part),
-        attempts=tuple(_attempt(turn, before) for turn, before in zip(episode.turns, told)),
+        attempts=tuple(_attempt(turn, *more) for turn, *more in zip(episode.turns, told, opinions)),
         edit=round(edit_distance_ratio(episode.turns[0].text, episode.turns[1].text), 4),
     )
 
 
-def _attempt(turn: Turn, before: int) -> Attempt:
-    """`before`: how many tokens of its prompt are those of earlier attempts."""
+def _attempt(turn: Turn, before: int, second: tuple[tuple[str, str], ...]) -> Attempt:
+    """`before`: how many tokens of its prompt are those of earlier attempts; `second`: what other graders said."""
     verdict = turn.verdict
     return Attempt(
         text=turn.text,
@@ -231,6 +225,7 @@ def _attempt(turn: Turn, before: int) -> Attempt:
         gold_form=verdict.gold_form,
         pred_form=verdict.pred_form,
         given=turn.given,
+        second=second,
         prompt_ids=turn.prompt_ids[before:],
         ids=turn.completion.ids,
     )

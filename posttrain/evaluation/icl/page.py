@@ -55,7 +55,7 @@ def write(path: Path, named: Sequence[tuple[str, Path]], *, title: str, notes: S
     page = Page(
         title=title,
         kind=f"Many shots · {len(arms)} arm{'s' * (len(arms) != 1)} · {len({row.item for row in rows}):,} items",
-        lede=tuple(sentence for arm in arms if (sentence := _sentence(arm, curves))),
+        lede=" ".join(sentence for arm in arms if (sentence := _sentence(arm, curves))),
         notes=tuple(notes),
         sections=tuple(section for section in sections if section.rows or section.plots),
         reading=answers.reading(rows),
@@ -90,8 +90,8 @@ def _curves(curves: Curves, metric: str) -> Section:
     titles: dict[charts.Measure, str] = {"score": f"{metric}, %", "nll": "NLL of the reference answer, nats per token"}
     plots = [charts.plot(curves.points, measure, title) for measure, title in titles.items() if charts.lines_of(curves.points, measure)]
     text = (
-        "Line: mean over seeds and orders. Band: its 95% interval over items, for these shots. Small dots: one seed each, which is how much "
-        "the draw of shots matters."
+        "Line: mean over seeds and orders. Band: its 95% interval over items, for these shots. Small dots: one seed each, which is how "
+        "much the draw of shots matters."
     )
     if len(plots) > 1:
         text += " A lower NLL need not mean better answers (arXiv 2404.11018, section 5); compare it within an arm only, as formats differ."

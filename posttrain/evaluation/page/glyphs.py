@@ -14,7 +14,7 @@ FLOW_WIDTH, FLOW_HEIGHT, BAR, GAP = 340, 190, 10, 10
 def scale_of(drawn: Sequence[Estimate]) -> tuple[float, float]:
     """The ends of a column's scale: all finite intervals and 0, with a little room."""
     ends = [end for e in drawn for end in (e.low, e.value, e.high) if math.isfinite(end)]
-    low, high = min(0.0, *ends), max(0.0, *ends)
+    low, high = min([0.0, *ends]), max([0.0, *ends])
     room = 0.04 * (high - low) or 1.0
     return low - room, high + room
 
@@ -32,7 +32,10 @@ def interval(e: Estimate, scale: tuple[float, float], tone: str) -> str:
 
 
 def flow(f: Flow) -> str:
-    """Right and wrong at the first attempt, and where they went: ribbons as wide as their counts. Each is a button for the reader."""
+    """Right and wrong at the first attempt, and where they went: ribbons as wide as their counts. Each is a button for the reader.
+
+    The ribbons of what was fixed and broken cross, so that their labels stand at one end.
+    """
     total = f.kept + f.fixed + f.broken + f.same_wrong + f.other_wrong
     unit = (FLOW_HEIGHT - GAP) / max(total, 1)
     right_1, right_2 = f.kept + f.broken, f.kept + f.fixed
@@ -42,8 +45,8 @@ def flow(f: Flow) -> str:
         ("kept", "kept right", 0.0, 0.0, f.kept),
         ("broken", "broken", f.kept * unit, split_2, f.broken),
         ("fixed", "fixed", split_1, f.kept * unit, f.fixed),
-        ("other", "wrong again, another answer", split_1 + f.fixed * unit, split_2 + f.broken * unit, f.other_wrong),
-        ("same", "wrong again, the same answer", split_1 + (f.fixed + f.other_wrong) * unit, split_2 + (f.broken + f.other_wrong) * unit,
+        ("other", "wrong, another answer", split_1 + f.fixed * unit, split_2 + f.broken * unit, f.other_wrong),
+        ("same", "wrong, the same answer", split_1 + (f.fixed + f.other_wrong) * unit, split_2 + (f.broken + f.other_wrong) * unit,
          f.same_wrong),
     ]  # fmt: skip
     left, right = 62, FLOW_WIDTH - 62
@@ -65,6 +68,7 @@ def _ribbon(model: int, kind: str, name: str, y1: float, y2: float, count: int, 
     path = f"M{x1} {y1:.1f}C{mid} {y1:.1f} {mid} {y2:.1f} {x2} {y2:.1f}V{y2 + width:.1f}"
     path += f"C{mid} {y2 + width:.1f} {mid} {y1 + width:.1f} {x1} {y1 + width:.1f}Z"
     label = f"{count:,} {name}"
-    shown = f'<text x="{mid}" y="{(y1 + y2) / 2 + width / 2 + 4:.1f}" text-anchor="middle">{label}</text>' if width > 15 else ""
-    data = f'data-model="{model}" data-flow="{kind}"'
-    return f'<g class="ribbon {kind}" role="button" tabindex="0" aria-label="{label}: read them" {data}><title>{label}</title><path d="{path}"/>{shown}</g>'
+    x, top, anchor = {"broken": (x1 + 9, y1, "start"), "fixed": (x2 - 9, y2, "end")}.get(kind, (mid, (y1 + y2) / 2, "middle"))
+    shown = f'<text x="{x}" y="{top + width / 2 + 4:.1f}" text-anchor="{anchor}">{label}</text>' if width > 15 else ""
+    button = f'role="button" tabindex="0" aria-label="{label}: read them" data-model="{model}" data-flow="{kind}"'
+    return f'<g class="ribbon {kind}" {button}><title>{label}</title><path d="{path}"/>{shown}</g>'

@@ -125,7 +125,7 @@ def index(reading: Reading) -> dict[str, Any]:
         "group": [groups.index(item.group) for item in items],
         "head": [" ".join(item.question[:160].split())[:90] for item in items],
         "status": [[statuses.index(attempt.status) for attempt in item.attempts] for item in items],
-        "answer": [[attempt.answer and attempt.answer[:40] for attempt in item.attempts] for item in items],
+        "answer": [[None if item.tests else a.answer and a.answer[:40] for a in item.attempts] for item in items],
         "chunks": [len(chunk) for chunk in _chunks(items)],
     }
 

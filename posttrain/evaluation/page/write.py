@@ -1,7 +1,7 @@
 """The page: one HTML file that needs no network and runs no script but its own.
 
-What models wrote never enters the markup. It stands as JSON, gzipped and in base64, and becomes text nodes; a content-security policy allows
-the page's own scripts by their hashes, and trusted types forbid every way from a string to markup or code.
+What models wrote never enters the markup. It stands as JSON, gzipped and in base64, and becomes text nodes; a content-security policy
+allows the page's own scripts by their hashes, and trusted types forbid every way from a string to markup or code.
 """
 
 import base64
@@ -31,7 +31,7 @@ class Page:
     title: str
     kind: str
     """A few words above the title."""
-    lede: tuple[str, ...]
+    lede: str
     notes: tuple[str, ...]
     sections: tuple[Section, ...]
     reading: Reading
@@ -46,7 +46,8 @@ def write(path: Path, page: Page) -> None:
     """Replace `path` by the page, atomically; raises `OSError`."""
     maths, code = reading.needs(page.reading.items)
     libraries = ["diff", "uplot", *(["katex"] if maths else []), *(["highlight"] if code else [])]
-    scripts = [_script(ASSETS / f"{name}.js") for name in libraries] + ["".join(_script(HERE / "app" / f"{name}.js") for name in APP)]
+    app = "".join(_script(HERE / "app" / f"{name}.js") for name in APP)
+    scripts = [*(_script(ASSETS / f"{name}.js") for name in libraries), f"(() => {{\n{app}}})();\n"]
     styles = [ASSETS / "inter.css", ASSETS / "uplot.css", *([ASSETS / "katex.css"] if maths else []), HERE / "style.css"]
     environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
     text = environment.from_string((HERE / "page.html").read_text()).render(
@@ -87,7 +88,8 @@ def _section(number: int, section: Section) -> dict[str, Any]:
     rows = [(name, [_cell(each, scale) for each, scale in zip(row, scales)]) for name, row in section.rows]
     groups = list(dict.fromkeys(plot.group for plot in section.plots))
     return {
-        "id": f"s{number}",
+        "id": f"part{number}",
+        "number": number,
         "section": section,
         "head": [Markup("<br>").join(word.split("\n")) for word in section.head],
         "rows": rows,
@@ -102,9 +104,9 @@ def _cell(cell: Cell, scale: tuple[float, float]) -> dict[str, Any]:
 
 
 def _script(path: Path) -> str:
-    """A script as it may stand in the page; what would end its element early is no fault of ours to pass on."""
+    """A script as it may stand in the page: nothing in it ends its element early."""
     text = path.read_text()
-    assert "</script" not in text.lower() and "<!--" not in text and "\r" not in text, f"{path} cannot stand in a page"
+    assert not any(bad in text.lower() for bad in ("</script", "<!--", "\r")), f"{path} cannot stand in a page"
     return text
 
 
