@@ -197,9 +197,15 @@ def _flags(item: Item, compared: tuple[int, int]) -> int:
         "copied": first.text == second.text and first is not second,
         "truncated": any(attempt.cut for attempt in item.attempts),
         "unscored": any(attempt.status in ("unscored", "gold_unparsable") for attempt in item.attempts),
-        "disagree": any((status == "correct") != (a.status == "correct") for a in item.attempts for _, status in a.second),
+        "disagree": any(_disagree(a.status, said) for a in item.attempts for _, said in a.second),
     }
     return sum(1 << i for i, name in enumerate(FLAGS) if claims[name])
+
+
+def _disagree(status: str, said: str) -> bool:
+    """One says right and the other does not; who could not judge does not disagree."""
+    judged = {status, said}.isdisjoint(("unscored", "gold_unparsable", "not asked"))
+    return judged and (status == "correct") != (said == "correct")
 
 
 def _tokens(attempt: Attempt, pieces: Pieces | None) -> list[Any]:

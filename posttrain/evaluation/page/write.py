@@ -55,7 +55,7 @@ def write(path: Path, page: Page) -> None:
         sections=[_section(i, section) for i, section in enumerate(page.sections)],
         style=Markup("".join(style.read_text() for style in styles)),
         scripts=[Markup(script) for script in scripts],
-        hashes=" ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts),
+        hashes=Markup(" ".join(f"'sha256-{base64.b64encode(hashlib.sha256(s.encode()).digest()).decode()}'" for s in scripts)),
         plots=_json([[asdict(plot) for plot in section.plots] for section in page.sections]),
         chunks=_data(page.reading) if page.reading.items else {},
     )

@@ -81,7 +81,7 @@ const why = (details, status) => {
     ["Answer read as", details.pred && code(details.pred)],
     ["Why", details.why && visible(details.why)],
     ["Note", details.note && visible(details.note)],
-    ...(details.second ?? []).map(([grader, said]) => [grader, [verdictOf(said), (said === "correct") !== (status === "correct") ? " – disagrees" : ""]]),
+    ...(details.second ?? []).map(([grader, said]) => [grader, [verdictOf(said), toneOf(said) && toneOf(status) && toneOf(said) !== toneOf(status) ? " – disagrees" : ""]]),
   ];
   const told = rows.filter(([, value]) => value);
   return told.length > 0 && el("dl", { class: "why" }, told.flatMap(([name, value]) => [el("dt", {}, visible(name)), el("dd", {}, value)]));
