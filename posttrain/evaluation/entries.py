@@ -57,14 +57,35 @@ def load_entry(name: str, folders: Sequence[Path], suite: str | None = None) -> 
     episodes = list(read_episodes(evaluation / "episodes.jsonl"))
     if not episodes:
         raise ConfigError(f"{evaluation / 'episodes.jsonl'}: holds no episode; run the evaluation first")
-    pieces = pieces_of(evaluation, str(recorded(evaluation).get("model", "")))
     return Entry(
         name=name,
         episodes=episodes,
         stages=tuple(stages),
         provenance=provenance_of(folders, evaluation),
         second=read_second(evaluation),
-        pieces=pieces,
+        pieces=pieces_of(str(recorded(evaluation).get("model", "")), folders[-1]),
+    )
+
+
+def trained_only(folder: Path) -> bool:
+    """A run that was trained and kept episodes, and was not evaluated."""
+    evaluated = (folder / "episodes.jsonl").is_file() or any(folder.glob("eval/*/episodes.jsonl"))
+    return (folder / "metrics.jsonl").is_file() and not evaluated and any(folder.glob("episodes/step_*.jsonl"))
+
+
+def load_training(name: str, folders: Sequence[Path]) -> Entry:
+    """As `load_entry`, of a run that was not evaluated: the episodes of the last step that it kept. Raises `ConfigError` or `DataError`."""
+    last = max((folders[-1] / "episodes").glob("step_*.jsonl"))
+    episodes = list(read_episodes(last))
+    if not episodes or len(episodes[0].turns) < 2:
+        raise ConfigError(
+            f"{last}: holds no second attempts; evaluate the run first: posttrain eval SUITE.yaml --model {folders[-1] / 'model'}"
+        )
+    stages = tuple(_stage(folder) for folder in folders)
+    pieces = pieces_of(str(recorded(folders[-1]).get("model", "")), folders[-1])
+    step = f"{last.stem.removeprefix('step_').lstrip('0')}, {len(episodes):,} training episodes"
+    return Entry(
+        name=name, episodes=episodes, stages=stages, provenance=(*provenance_of(folders, folders[-1]), ("step", step)), pieces=pieces
     )
 
 

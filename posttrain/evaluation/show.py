@@ -9,7 +9,7 @@ from pathlib import Path
 from posttrain.config import ConfigError
 from posttrain.evaluation import figure, given, report, scaling, second, table, turns
 from posttrain.evaluation.budget import recorded
-from posttrain.evaluation.entries import Entry, load_entry
+from posttrain.evaluation.entries import Entry, load_entry, load_training, trained_only
 from posttrain.evaluation.icl import page as in_context
 from posttrain.evaluation.metrics import Summary
 from posttrain.evaluation.rows import Source, find_row, load_rows, sources
@@ -31,7 +31,7 @@ The figures of one or more runs: a table here, a page to read, and with --out DI
 
 Intervals are over problems, and over seeds where a row has several. Where the runs hold an evaluation on given first attempts beside
 one on the model's own, both are compared; more than two attempts are shown attempt by attempt.
-Runs over the number of shots (kind icl) get a page of their own.
+Runs over the number of shots (kind icl) get a page of their own; of runs that were not evaluated, the page shows the training.
 """
 
 
@@ -115,6 +115,9 @@ def cli(argv: Sequence[str]) -> int:
     over_shots = [(name or Path(folder).resolve().name, Path(folder)) for name, _, folder in (word.rpartition("=") for word in args.runs)]
     if in_context.holds_run(over_shots[-1][1]):
         return _in_context(over_shots, args)
+    runs = [(word.rpartition("=")[0], [Path(folder) for folder in word.rpartition("=")[2].split(",")]) for word in args.runs]
+    if all(trained_only(folders[-1]) for _, folders in runs):
+        return _training([(name or folders[-1].resolve().name, folders) for name, folders in runs], args)
     found = sources(args.runs, args.suite)
     for source in found if args.second else ():
         second.grade_again(source.evaluation, _episodes(source), args.second)
@@ -146,6 +149,17 @@ def _in_context(named: Sequence[tuple[str, Path]], args: argparse.Namespace) -> 
     if args.figure:
         in_context.write_figure(args.figure, named)
     print(f"wrote {out}")
+    return 0
+
+
+def _training(named: Sequence[tuple[str, Sequence[Path]]], args: argparse.Namespace) -> int:
+    """The page of runs that were not evaluated: their curves, and the episodes of the last step that they kept."""
+    out = args.out or named[-1][1][-1] / "report.html"
+    page = out if out.suffix == ".html" else out / "report.html"
+    entries = [load_training(name, folders) for name, folders in named]
+    note = "Figures and episodes are of the last training step that was kept: sampled on training problems, nothing is held out."
+    report.write_report(page, args.title or "How training went", entries, notes=[note], paper_rows=())
+    print(f"wrote {page}: not evaluated yet, so it shows training alone")
     return 0
 
 

@@ -18,10 +18,12 @@ from posttrain.evaluation.metrics import summarise
 from posttrain.evaluation.numerals import p_text, points
 from posttrain.evaluation.page import glyphs, reading
 from posttrain.evaluation.report import write_report
+from posttrain.evaluation.second import read_second
 from posttrain.evaluation.section import Flow
 from posttrain.evaluation.stats import Estimate
 from posttrain.rollout.store import write_episodes
 from tests.evaluation.hand_made import each_its_problem, episode, population
+from tests.evaluation.on_disk import put_evaluation
 
 VOID = {"meta", "br", "line", "circle", "rect", "path"}
 
@@ -265,6 +267,39 @@ def test_several_suites_must_be_chosen_from(tmp_path):
     assert len(load_entry("x", [tmp_path / "run"], "hard").episodes) == 60
     with pytest.raises(ConfigError, match="was not evaluated on 'none'; found easy, hard"):
         load_entry("x", [tmp_path / "run"], "none")
+
+
+def test_a_run_that_was_not_evaluated_shows_its_training(tmp_path, capsys):
+    folder = run_on_disk(tmp_path, 4, {"run": 10}, suites=()) / "run"
+    (folder / "episodes").mkdir()
+    for step in (5, 10):
+        write_episodes(folder / "episodes" / f"step_{step:06d}.jsonl", population(step, 20, acc=0.6, fix=0.4, broke=0.05, copy=0.5))
+    assert cli.main(["report", str(folder)]) == 0
+    text = (folder / "report.html").read_text()
+    assert "nothing is held out" in text
+    assert "10, 20 training episodes" in text
+    assert unpacked(text, "chunk0")[0]["question"] == population(10, 1, acc=0.6, fix=0.4, broke=0.05, copy=0.5)[0].problem.question
+    assert "not evaluated yet" in capsys.readouterr().out
+
+
+def test_a_run_of_single_attempts_asks_for_an_evaluation(tmp_path, capsys):
+    folder = run_on_disk(tmp_path, 4, {"run": 10}, suites=()) / "run"
+    (folder / "episodes").mkdir()
+    write_episodes(folder / "episodes" / "step_000010.jsonl", [episode("c")])
+    assert cli.main(["report", str(folder)]) == 2
+    assert "holds no second attempts; evaluate the run first" in capsys.readouterr().err
+
+
+def test_a_second_grader_is_asked_and_kept(tmp_path):
+    made = [episode("cw", problem="p", answers=("7", "8")), episode("wc", problem="q", answers=("7", "7"))]
+    folder = put_evaluation(tmp_path / "run", made, "m")
+    assert cli.main(["report", str(folder), "--second", "math-verify"]) == 0
+    assert read_second(folder) == {
+        ("p", 0): ((("math-verify", "correct"),), (("math-verify", "wrong"),)),
+        ("q", 0): ((("math-verify", "correct"),), (("math-verify", "correct"),)),
+    }
+    flags = unpacked((folder / "report.html").read_text(), "index")["flag"]
+    assert [bool(flag >> reading.FLAGS.index("disagree") & 1) for flag in flags] == [False, True]  # q: ours says wrong of a 7
 
 
 @pytest.mark.parametrize(("make", "said"), [(False, "no such run folder"), (True, "holds no evaluation")])

@@ -31,12 +31,12 @@ class Pieces:
         return f" {alone}" if raw.startswith("▁") and not alone.startswith(" ") else alone
 
 
-def pieces_of(evaluation: Path, model: str) -> Pieces | None:
-    """Of the model that an evaluation recorded: its folder, the one beside the evaluation, or the hub's cache; None where none has it."""
+def pieces_of(model: str, run: Path) -> Pieces | None:
+    """Of the model as it was recorded: its folder, else that of the run that made it, else the hub's cache; None where none has it."""
     from tokenizers import Tokenizer
 
     name = model.rpartition(" (weights ")[0] or model
-    places = [Path(name) / FILE, evaluation.parent.parent / "model" / FILE] if name else []
+    places = [Path(name) / FILE, run / "model" / FILE]
     found = next((place for place in places if place.is_file()), None) or _cached(name)
     try:
         return Pieces(Tokenizer.from_file(str(found))) if found else None
