@@ -26,6 +26,7 @@ def reading(rows: Sequence[Row]) -> Reading:
         labels=tuple(tuple(f"{n:,} shot{'s' * (n != 1)}" for n in each) for each in counts),
         items=tuple(kept(every)),
         compared=(0, -1),
+        sampling="draw",
         num_all=len(every),
     )
 

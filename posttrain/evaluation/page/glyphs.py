@@ -69,6 +69,6 @@ def _ribbon(model: int, kind: str, name: str, y1: float, y2: float, count: int, 
     path += f"C{mid} {y2 + width:.1f} {mid} {y1 + width:.1f} {x1} {y1 + width:.1f}Z"
     label = f"{count:,} {name}"
     x, top, anchor = {"broken": (x1 + 9, y1, "start"), "fixed": (x2 - 9, y2, "end")}.get(kind, (mid, (y1 + y2) / 2, "middle"))
-    shown = f'<text x="{x}" y="{top + width / 2 + 4:.1f}" text-anchor="{anchor}">{label}</text>' if width > 15 else ""
-    button = f'role="button" tabindex="0" aria-label="{label}: read them" data-model="{model}" data-flow="{kind}"'
+    shown = f'<text x="{x}" y="{top + width / 2 + 4:.1f}" text-anchor="{anchor}" aria-hidden="true">{label}</text>' if width > 15 else ""
+    button = f'role="button" tabindex="0" data-model="{model}" data-flow="{kind}"'
     return f'<g class="ribbon {kind}" {button}><title>{label}</title><path d="{path}"/>{shown}</g>'

@@ -76,6 +76,8 @@ class Reading:
     """Which two attempts stand side by side at first; -1 is the last."""
     pieces: tuple[Pieces | None, ...] = ()
     """Per model, its tokens as text; None where no tokenizer was found."""
+    sampling: str = "sample"
+    """What the samples of an item are."""
     num_all: int = 0
     """How many items there are on disk; more than `items` where the page would be too heavy."""
 
@@ -113,6 +115,7 @@ def index(reading: Reading) -> dict[str, Any]:
         "outcomes": reading.outcomes,
         "labels": reading.labels,
         "compared": reading.compared,
+        "sampling": reading.sampling,
         "flags": FLAGS,
         "groups": groups,
         "statuses": statuses,

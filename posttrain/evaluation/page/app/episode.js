@@ -46,10 +46,10 @@ const head = (index, item, details, place, go) =>
       el("span", {}, place)));
 
 const question = (details, program) => [
-  details.question && el("div", { class: "block" }, el("h4", {}, "Question"), el("div", { class: `said${program ? " code" : ""}` }, marked(atoms(details.question, { program, rendered: view.rendered })))),
+  details.question && el("div", { class: "block" }, el("h3", {}, "Question"), el("div", { class: `said${program ? " code" : ""}` }, marked(atoms(details.question, { program, rendered: view.rendered })))),
   details.tests
     ? el("details", { class: "block" }, el("summary", {}, "Tests of ", el("code", {}, visible(details.reference))), el("div", { class: "said code" }, marked(codeWords(details.tests))))
-    : details.reference && el("div", { class: "block" }, el("h4", {}, "Reference"), el("div", { class: "said" }, short(details.reference))),
+    : details.reference && el("div", { class: "block" }, el("h3", {}, "Reference"), el("div", { class: "said" }, short(details.reference))),
 ];
 
 const toggle = (name, label, title, redraw) =>
@@ -67,15 +67,15 @@ const attempt = (index, item, k, details, nodes, program) => {
   const label = index.labels[index.model[item]][k], status = statusOf(index, item, k);
   const facts = [details.tokens && `${count(details.tokens)} tokens`, details.cut && "stopped by the length limit", details.given && "given, not sampled", details.more && `${count(details.more)} more characters not shown`];
   return el("section", { class: "attempt", "aria-label": label },
-    el("div", { class: "line" }, el("h4", {}, label), verdictOf(status), facts.filter(Boolean).map((fact) => el("span", {}, fact))),
+    el("div", { class: "line" }, el("h3", {}, label), verdictOf(status), facts.filter(Boolean).map((fact) => el("span", {}, fact))),
     el("div", { class: `said${program ? " code" : ""}`, "data-attempt": k }, nodes.length ? nodes : el("span", { class: "hidden" }, "no text")),
-    why(details, status));
+    why(details, status, program));
 };
 
-const why = (details, status) => {
+const why = (details, status, program) => {
   const code = (text) => el("code", {}, visible(text));
   const rows = [
-    ["Answer", details.answer ? short(details.answer) : status === "no_answer" ? "none found" : null],
+    ["Answer", details.answer ? details.answer.trim() !== details.text.trim() && !program && short(details.answer) : status === "no_answer" ? "none found" : null],
     ["Rule", details.rule && visible(details.rule)],
     ["Reference read as", details.gold && code(details.gold)],
     ["Answer read as", details.pred && code(details.pred)],
@@ -89,7 +89,7 @@ const why = (details, status) => {
 
 const siblings = (index, item, go) => {
   const twins = (index.twins ??= Map.groupBy(index.id.keys(), (i) => index.id[i])).get(index.id[item]).slice(0, 24);
-  const name = (i) => [index.models.length > 1 && index.models[index.model[i]], index.sampled && `sample ${index.sample[i]}`].filter(Boolean).join(", ");
+  const name = (i) => [index.models.length > 1 && index.models[index.model[i]], index.sampled && `${index.sampling} ${index.sample[i]}`].filter(Boolean).join(", ");
   const signs = (i) => pairOf(index, i).map((k) => (statusOf(index, i, k) === "correct" ? "✓" : toneOf(statusOf(index, i, k)) ? "✗" : "·")).join(" → ");
   return twins.length > 1 && el("div", { class: "siblings" }, "The same problem", twins.map((i) => el("button", { type: "button", "aria-current": i === item && "true", on: { click: () => go(null, i) } }, visible(name(i)), " ", el("span", { class: toneOf(statusOf(index, i, pairOf(index, i)[1])) }, signs(i)))));
 };

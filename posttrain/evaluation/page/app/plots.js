@@ -1,6 +1,6 @@
 // The page's charts, drawn by uPlot from plain series. The legend above a chart reads the values under the pointer; arrow keys move it.
 
-const HEIGHT = 220;
+const heightOf = (figure) => (figure.closest(".few") ? 290 : 220);
 const whole = (value) => (Math.abs(value) >= 1000 ? count(Math.round(value)) : String(+value.toPrecision(6)));
 const told = (value, unit) => {
   if (value === null || value === undefined) return "–";
@@ -57,7 +57,7 @@ const notes = (plot) => (u) => {
   ctx.restore();
 };
 
-const optionsOf = (plot, width, read, group) => {
+const optionsOf = (plot, width, height, read, group) => {
   const grid = { stroke: colour("rule"), width: 1 }, font = "12px Inter, sans-serif", stroke = colour("soft");
   const labels = new Map(plot.ticks), bars = plot.series.some((each) => each.mark === "bars");
   const [first, last] = [plot.x[0], plot.x.at(-1)];
@@ -75,7 +75,7 @@ const optionsOf = (plot, width, read, group) => {
   if (plot.ticks.length) Object.assign(xAxis, { splits: plot.ticks.map(([x]) => x), values: fits });
   else xAxis.values = (u, splits) => splits.map(whole);
   return {
-    width, height: HEIGHT, legend: { show: false }, ...layers(plot), data: undefined,
+    width, height, legend: { show: false }, ...layers(plot), data: undefined,
     cursor: { sync: group ? { key: group } : undefined, y: false, drag: { x: true, y: false }, points: { size: 8, width: 2, fill: (u, i) => colour(u.series[i].shown?.colour ?? "soft", u.series[i].shown ? 1 : 0), stroke: (u, i) => colour("paper", u.series[i].shown ? 1 : 0) } },
     scales: { x: { time: false, range: (u, low, high) => (low === first && high === last ? [low - room, high + room] : [low, high]) }, y: { range: plot.bounds ? () => plot.bounds : undefined } },
     axes: [xAxis, { stroke, font, grid, ticks: { show: false }, size: 46, gap: 6, values: (u, splits) => splits.map((y) => (plot.unit === "percent" ? whole(+(100 * y).toFixed(4)) : whole(y))) }],
@@ -106,7 +106,7 @@ const draw = (figure, plot) => {
   let u = null;
   const build = () => {
     u?.destroy();
-    const options = optionsOf(plot, holder.clientWidth, read, plot.group && `group ${plot.group}`);
+    const options = optionsOf(plot, holder.clientWidth, heightOf(figure), read, plot.group && `group ${plot.group}`);
     u = new uPlot(options, layers(plot).data, holder);
     read(null);
   };
@@ -120,7 +120,7 @@ const draw = (figure, plot) => {
   });
   holder.addEventListener("blur", () => u.setCursor({ left: -10, top: -10 }));
   build();
-  new ResizeObserver(() => holder.clientWidth && u.width !== holder.clientWidth && u.setSize({ width: holder.clientWidth, height: HEIGHT })).observe(holder);
+  new ResizeObserver(() => holder.clientWidth && u.width !== holder.clientWidth && u.setSize({ width: holder.clientWidth, height: heightOf(figure) })).observe(holder);
   return build;
 };
 

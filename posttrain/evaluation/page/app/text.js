@@ -2,7 +2,7 @@
 
 const HIDDEN = /[\u0000-\u0008\u000b-\u001f\u007f-\u009f\u00ad\u034f\u061c\u115f\u1160\u17b4\u17b5\u180b-\u180f\u200b-\u200f\u2028-\u202e\u2060-\u206f\u3164\ufeff\uffa0\ufff0-\ufffc\u{e0000}-\u{e0fff}]/gu;
 const WORD = /[\p{L}\p{M}_]+|\p{N}+|\s+|./gsu;
-const SPECIAL = /```(\w*)[^\S\n]*\n([\s\S]*?)(?:```|$)|\$\$([\s\S]{1,4000}?)\$\$|\\\[([\s\S]{1,4000}?)\\\]|\\\(([\s\S]{1,2000}?)\\\)|(\\begin\{((?:align|alignat|aligned|equation|gather|cases|array|[pbvBV]?matrix)\*?)\}[\s\S]{1,4000}?\\end\{\7\})|(?<![\\$\w])\$(?=[^\s$])((?:[^$\\\n]|\\.){1,1000}?)(?<=\S)\$(?!\d)|\\boxed(?=\{)/g;
+const SPECIAL = /```(\w*)[^\S\n]*\n([\s\S]*?)(?:```|$)|(\[asy\][\s\S]{1,6000}?\[\/asy\])|\$\$([\s\S]{1,4000}?)\$\$|\\\[([\s\S]{1,4000}?)\\\]|\\\(([\s\S]{1,2000}?)\\\)|(\\begin\{((?:align|alignat|aligned|equation|gather|cases|array|[pbvBV]?matrix)\*?)\}[\s\S]{1,4000}?\\end\{\8\})|(?<![\\$\w])\$(?=[^\s$])((?:[^$\\\n]|\\.){1,1000}?)(?<=\S)\$(?!\d)|\\boxed(?=\{)/g;
 const MOST_TEX = 3000;
 
 // Strings and, in place of invisible characters, their names.
@@ -28,7 +28,7 @@ const closing = (text, start) => {
   return -1;
 };
 
-// [{kind: "text" | "code" | "math", text, tex, display}], whose texts joined are the text.
+// [{kind: "text" | "code" | "drawing" | "math", text, tex, display}], whose texts joined are the text. A drawing is Asymptote's source.
 const segments = (text) => {
   const found = [];
   let done = 0;
@@ -39,9 +39,10 @@ const segments = (text) => {
   };
   SPECIAL.lastIndex = 0;
   for (let m = SPECIAL.exec(text); m; m = SPECIAL.exec(text)) {
-    const [all, , code, dollars, square, round, environment, , dollar] = m;
+    const [all, , code, drawing, dollars, square, round, environment, , dollar] = m;
     const end = m.index + all.length;
     if (code !== undefined) push(m.index, end, { kind: "code" });
+    else if (drawing) push(m.index, end, { kind: "drawing" });
     else if (all === "\\boxed") {
       const close = closing(text, end);
       if (close < 0) continue;
@@ -71,6 +72,7 @@ const atoms = (text, { program = false, rendered = true } = {}) => {
   if (program && !text.includes("```")) return codeWords(text).map((atom) => ({ ...atom, code: true }));
   return segments(text).flatMap((segment) => {
     if (segment.kind === "code") return codeWords(segment.text).map((atom) => ({ ...atom, code: true }));
+    if (segment.kind === "drawing") return words(segment.text).map((atom) => ({ ...atom, code: true }));
     if (segment.kind === "math" && rendered && globalThis.katex && segment.tex.length <= MOST_TEX) return [{ text: segment.text, tex: segment.tex, display: segment.display }];
     return words(segment.text);
   });
