@@ -28,6 +28,7 @@ VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does
     "eval": ("posttrain.evaluation.run", "evaluate a checkpoint or hub model on a suite"),
     "prompt": ("posttrain.evaluation.prompt", "build many-shot prompts, sample their shots, or show the prompts of a recipe or suite"),
     "grade": ("posttrain.grading.file", "grade a file of answers"),
+    "compare": ("posttrain.evaluation.compare", "test two evaluated checkpoints against each other, paired by problem"),
     "report": ("posttrain.evaluation.show", "make the table and the page that shows one or more runs"),
     "data": ("posttrain.tasks.check", "check data sets: every reference must pass its own grader"),
 }
