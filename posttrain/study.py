@@ -16,7 +16,8 @@ from posttrain.complaint import nearest
 from posttrain.config import ConfigError, build, config, read_yaml
 from posttrain.evaluation import report, show
 from posttrain.evaluation.rows import study_sources
-from posttrain.evaluation.run import Suite, evaluate_model
+from posttrain.evaluation.run import evaluate_model
+from posttrain.evaluation.suite import Suite
 from posttrain.run import RunFolder
 
 TRAINERS = {
