@@ -10,12 +10,10 @@ import argparse
 import dataclasses
 import importlib
 import json
-import sys
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import yaml
@@ -49,6 +47,9 @@ Several suite files merge left to right, and --key.path VALUE flags win over all
 The same command goes on with an interrupted evaluation, also with another number of --shards or other servers. With a suite, --help
 lists every key.
 """
+
+
+MODULES = {"icl": "posttrain.evaluation.icl.run", "battery": "posttrain.evaluation.battery"}  # kind of suite -> its module, if not this
 
 
 def evaluate(
@@ -143,24 +144,35 @@ def cli(argv: Sequence[str]) -> int:
     parser.add_argument("suite", nargs="*", type=Path, help="suite files; in case of conflict the later one wins")
     parser.add_argument("--model", help="folder or hub id of the model")
     parser.add_argument("--out", type=Path, help="folder for the results (default: runs/eval/<suite>/<model name>)")
+    parser.add_argument("--checkpoints", metavar="all|STEPS", help="--model is a run: evaluate these of its checkpoints, e.g. 50,100")
+    parser.add_argument("--against", metavar="MODEL", help="with several suites (kind battery): evaluate this one too, and test the gain")
     parser.add_argument("-h", "--help", action="store_true", help="with a suite: list its keys")
     own_words, flags = _split(argv)
     own = parser.parse_args(own_words)
     if not own.suite:
         parser.print_help()
         return 0 if own.help else 2
-    module = suite_module(own.suite)
+    kind = _kind(own.suite)
+    module = importlib.import_module(MODULES.get(kind, __name__))
+    cls = module.Battery if kind == "battery" else module.Suite
     if own.help:
         parser.print_help()
-        keys = [f"  --{key}  <{kind}>  [{default}]\n      {text}" for key, kind, default, text in describe(module.Suite)]
+        keys = [f"  --{key}  <{kind}>  [{default}]\n      {text}" for key, kind, default, text in describe(cls)]
         print("\nKeys:\n" + "\n".join(keys))
         return 0
-    suite = load(module.Suite, own.suite, flags)
+    cfg = load(cls, own.suite, flags)
     if not own.model:
         raise ConfigError("--model is missing: name the folder or hub id of the model to evaluate")
+    for flag, given, needs in (("--checkpoints", own.checkpoints, "eval"), ("--against", own.against, "battery")):
+        if given and kind != needs:
+            raise ConfigError(f"{flag}: is for a suite of kind {needs}, and {own.suite[0]} is of kind {kind}")
     name = "_".join(file.stem for file in own.suite)
     out = own.out or Path("runs/eval") / name / Path(own.model.rstrip("/")).name
-    return module.run(suite, name, own.model, out)
+    if kind == "battery":
+        return module.run(module.resolved(cfg, own.suite[0].parent), own.model, out, own.against)
+    if own.checkpoints:
+        return importlib.import_module("posttrain.evaluation.sweep").sweep(cfg, name, Path(own.model), own.checkpoints, out)
+    return module.run(cfg, name, own.model, out)
 
 
 def evaluate_model(suite: Suite, name: str, model: str, out: Path) -> Summary | Sampled:
@@ -207,10 +219,10 @@ def open_engine_of(suite: Suite, model: str) -> Engine:
     return CachedEngine(engine, suite.cache, json.dumps([identity(model), kept, suite.dtype, chat.eos_ids], sort_keys=True))
 
 
-def suite_module(files: Sequence[Path]) -> ModuleType:
-    """The module with the `Suite` and the `run` of these files' kind: this one, or that of curves over the number of shots."""
-    in_context = any(layer.get("kind") == "icl" for _, layer in map(read_yaml, files))
-    return importlib.import_module("posttrain.evaluation.icl.run") if in_context else sys.modules[__name__]
+def _kind(files: Sequence[Path]) -> str:
+    """The kind of suite that these files make up: eval where none says."""
+    kinds = [str(layer["kind"]) for _, layer in map(read_yaml, files) if "kind" in layer]
+    return kinds[-1] if kinds else "eval"
 
 
 def run(suite: Suite, name: str, model: str, out: Path) -> int:
@@ -265,7 +277,7 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         if not word.startswith("--"):
             own.append(word)
             continue
-        side = own if word.partition("=")[0] in ("--model", "--out", "--help") else flags
+        side = own if word.partition("=")[0] in ("--model", "--out", "--help", "--checkpoints", "--against") else flags
         side.append(word)
         if "=" not in word and word != "--help":
             side += [value for value in [next(words, None)] if value is not None]

@@ -14,6 +14,7 @@ from posttrain.complaint import nearest
 from posttrain.config import ConfigError
 from posttrain.evaluation.run import claim, sum_up
 from posttrain.evaluation.text import as_text
+from posttrain.grading.answer import final_answer
 from posttrain.jsonl import read_objects
 from posttrain.rollout.store import write_episodes
 from posttrain.run import write_atomic
@@ -32,7 +33,7 @@ TASKS = Path(__file__).parent / "tasks"
 METRICS = ("acc_t2", "acc", "exact_match", "math_verify", "pass@1", "pass_at_1")
 QUESTIONS, IDS = ("question", "problem", "query", "prompt", "text"), ("id", "unique_id", "task_id", "idx")
 RIGHT = 0.5
-"""A metric of at least this is a right answer; between 0 and 1 none of those above lies, unless a task means several samples."""
+"""From which value of a metric an answer counts as right: they are 0 or 1, but for our own export of several samples, which is a mean."""
 
 
 def episodes_of(file: Path, *, metric: str | None = None, chosen: str | None = None) -> list[Episode]:
@@ -51,7 +52,8 @@ def episodes_of(file: Path, *, metric: str | None = None, chosen: str | None = N
     found = [_episode(where, row, name) for where, row in kept]
     seen: dict[str, str] = {}
     for (where, _), episode in zip(kept, found):
-        if twin := seen.setdefault(episode.problem.id, where) != where and seen[episode.problem.id]:
+        twin = seen.setdefault(episode.problem.id, where)
+        if twin != where:
             raise DataError(f"{where}: the document {episode.problem.id!r} stands already in {twin}")
     return found
 
@@ -106,7 +108,7 @@ def _episode(where: str, row: dict[str, Any], metric: str) -> Episode:
         problem = Problem(
             id=next((str(doc[key]) for key in IDS if doc.get(key) not in (None, "")), str(row["doc_id"])),
             question=next((doc[key] for key in QUESTIONS if isinstance(doc.get(key), str)), ""),
-            reference=FinalAnswer(text=str(row["target"])),
+            reference=FinalAnswer(text=final_answer(str(row["target"])) or str(row["target"])),
             level=str(doc.get("level") or ""),
             subject=str(doc.get("subject") or doc.get("type") or ""),
         )
