@@ -18,6 +18,9 @@ from posttrain.evaluation.stats import Estimate, clustered_bootstrap, clustered_
 from posttrain.grading.pass_at_k import pass_at_k
 from posttrain.types import Episode, UnitTests
 
+DRAWS = 1000
+"""Of the bootstrap: its ends then wander by a twentieth of the half width, which the analytic one beside it does not."""
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Attempt:
@@ -97,7 +100,7 @@ def _attempt(episodes: Sequence[Episode], scored: Sequence[Episode], groups: dic
     return Attempt(
         avg=clustered_proportion(*counted),
         analytic=Estimate(mean.value, max(0.0, mean.low), min(1.0, mean.high)),
-        bootstrap=clustered_bootstrap(*counted, seed=0),
+        bootstrap=clustered_bootstrap(*counted, seed=0, draws=DRAWS),
         pass_at={k: _over([pass_at_k(samples, c, k) for c in right], k) for k in ks},
         maj_at={k: _over([vote[k] for vote in votes], k) for k in ks} if votes else {},
         clip=sum(e.turns[number].completion.finish == "length" for e in episodes) / len(episodes),

@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from multiprocessing.connection import Connection
+from pathlib import Path
 from typing import Any
 
 from posttrain.config import ConfigError
@@ -101,10 +102,8 @@ def _told(line: Connection, work: Callable[[], Any], shown: bool = True) -> Any:
 
 
 def _take_device(number: int) -> None:
-    """Each process sees one GPU, in turn; to be called before CUDA is used."""
-    import torch
-
+    """Each process sees one GPU, in turn, where there are any; to be called before CUDA is used."""
     named = os.environ.get("CUDA_VISIBLE_DEVICES")
-    devices = named.split(",") if named else [str(i) for i in range(torch.cuda.device_count())]
+    devices = named.split(",") if named else [path.name.removeprefix("nvidia") for path in sorted(Path("/dev").glob("nvidia[0-9]*"))]
     if devices:
         os.environ["CUDA_VISIBLE_DEVICES"] = devices[number % len(devices)]

@@ -5,10 +5,12 @@ from itertools import combinations
 
 import pytest
 
+from posttrain import cli
 from posttrain.evaluation.groups import grouped
 from posttrain.evaluation.metrics import NothingScored
 from posttrain.evaluation.samples import accuracy_by, as_text, sampled
 from posttrain.evaluation.stats import wilson
+from posttrain.rollout.store import write_episodes
 from posttrain.types import UnitTests
 from tests.evaluation.hand_made import each_its_problem, episode
 
@@ -80,3 +82,9 @@ def test_groups_are_by_level_subject_and_quarters_of_length():
         "32-51 characters": ["p4", "p5"],
         "52-71 characters": ["p6", "p7"],
     }
+
+
+def test_a_report_says_that_it_has_nothing_to_tell_of_single_attempts(tmp_path, capsys):
+    write_episodes(tmp_path / "episodes.jsonl", each_its_problem("c", "w"))
+    assert cli.main(["report", str(tmp_path)]) == 2
+    assert "holds single attempts" in capsys.readouterr().err

@@ -14,6 +14,8 @@ to, the two prompts differ.
 from pathlib import Path
 from typing import Any
 
+from datasets import Dataset
+from lm_eval.api.metrics import mean
 from lm_eval.api.task import ConfigurableTask
 
 from posttrain.config import load
@@ -44,7 +46,8 @@ class FirstAttempt(ConfigurableTask):
 
     def download(self, dataset_kwargs: Any = None, **_: Any) -> None:
         docs = [{"id": p.id, "question": p.question, "level": p.level, "subject": p.subject} for p in self.problems.values()]
-        self.dataset = {"test": [doc | ({"first_attempt": self.first[doc["id"]]} if self.attempt == 2 else {}) for doc in docs]}
+        earlier = [{"first_attempt": self.first[doc["id"]]} if self.attempt == 2 else {} for doc in docs]
+        self.dataset = {"test": Dataset.from_list([doc | before for doc, before in zip(docs, earlier)])}
 
     def messages(self, doc: dict[str, Any]) -> list[Message]:
         return self.task.ask(self.problems[doc["id"]])
@@ -67,7 +70,7 @@ class FirstAttempt(ConfigurableTask):
         return {"acc": float(self._verdict(doc, results[0]).correct)}
 
     def aggregation(self) -> dict[str, Any]:
-        return {name: _mean for name in self.higher_is_better()}
+        return {name: mean for name in self.higher_is_better()}
 
     def higher_is_better(self) -> dict[str, bool]:
         return {"acc": True}
@@ -104,7 +107,3 @@ def _first(given: dict[str, Any], problems: list[str]) -> dict[str, str]:
     if lacking:
         raise ValueError(f"{given['first']}: has no first attempt at {len(lacking)} of {len(problems)} problems, e.g. {lacking[0]}")
     return found
-
-
-def _mean(values: list[float]) -> float:
-    return sum(values) / len(values)
