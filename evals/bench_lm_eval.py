@@ -4,8 +4,8 @@
 
 lm-eval calls our problems and grader by the tasks in `posttrain/evaluation/harness/tasks`, and our engine through a model class of twenty
 lines, so that all that differs is the evaluation around the engine. Its own `hf` model on the same items is there for reference. Engine
-alone is `generate` on the very prompts in the very batches. Everything runs in one process, in turns; the order is drawn anew in each
-repeat, and ratios are of the same repeat. Both write their results to disk, samples included.
+alone is `generate` on the very prompts. All three give it all rows of an attempt at once. Everything runs in one process, in turns; the
+order is drawn anew in each repeat, and ratios are of the same repeat. Both write their results to disk, samples included.
 
 Two models with tokenizers of their own: one trained here in a minute on small sums, right now and then, whose answers are as short as
 answers get; and a random one that writes 96 tokens each time, as long as a short worked solution.
@@ -43,19 +43,37 @@ from tests.tiny_models import make_tiny_model
 
 TASK = {"kind": "sums", "pick": 2, "numbers": 6, "largest": 30}
 ROWS = 256
-"""Rows that the engine decodes together."""
+"""Rows that an engine decodes together."""
+
+
+WITHOUT = "lm-eval, no report of the machine"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spent:
+    """Seconds on the wall's clock and of this process's CPU time."""
+
+    wall: float
+    cpu: float
+
+    @classmethod
+    def now(cls) -> "Spent":
+        return cls(wall=time.perf_counter(), cpu=time.process_time())
+
+    def since(self, before: "Spent") -> "Spent":
+        return Spent(wall=self.wall - before.wall, cpu=self.cpu - before.cpu)
 
 
 class Timed:
-    """An engine that knows how long it was at work."""
+    """An engine that knows how much CPU time it took."""
 
     def __init__(self, engine: Any) -> None:
         self.engine, self.max_length, self.seconds = engine, engine.max_length, 0.0
 
     def generate(self, prompts: Sequence[Any], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
-        began = time.perf_counter()
+        began = time.process_time()
         made = self.engine.generate(prompts, sampling, seeds)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.process_time() - began
         return made
 
 
@@ -111,7 +129,7 @@ class Bench:
 
     @property
     def suite(self) -> Suite:
-        how = {"task": TASK | {"test_size": self.items}, "attempts": self.attempts, "chunk": ROWS, "dtype": "float32"}
+        how = {"task": TASK | {"test_size": self.items}, "attempts": self.attempts, "chunk": self.items, "dtype": "float32"}
         return build(Suite, [("bench", how | {"sampling": {"max_tokens": self.max_tokens}})])
 
 
@@ -157,9 +175,7 @@ def prompts_of(out: Path) -> list[list[Any]]:
 
 def engine_alone(engine: Any, prompts: Sequence[Sequence[Any]], sampling: Sampling) -> None:
     for rows in prompts:
-        for start in range(0, len(rows), ROWS):
-            part = rows[start : start + ROWS]
-            engine.generate(part, sampling, [0] * len(part))
+        engine.generate(rows, sampling, [0] * len(rows))
 
 
 def agreement(bench: Bench, out: Path, peer: Path) -> dict[str, Any]:
@@ -198,23 +214,24 @@ def measure(bench: Bench, repeats: int, seed: int, own_hf: bool) -> dict[str, An
     }
     if own_hf:
         ways["lm-eval, its own hf model"] = lambda out: theirs(bench, "hf", out)
-    seconds: dict[str, list[float]] = {name: [] for name in ways} | {"lm-eval, no report of the machine": []}
+    seconds: dict[str, list[Spent]] = {name: [] for name in ways} | {WITHOUT: []}
     environment = Environment()
     rng = random.Random(seed)
     for repeat in range(repeats):
         for name in rng.sample(list(ways), len(ways)):
             out = bench.folder / f"{name.replace(' ', '_').replace(',', '')}_{repeat}"
-            environment.seconds, began = 0.0, time.perf_counter()
+            environment.seconds, began = 0.0, Spent.now()
             with quiet():
                 ways[name](out)
-            seconds[name].append(time.perf_counter() - began)
-            if name == "lm-eval":
-                seconds["lm-eval, no report of the machine"].append(seconds[name][-1] - environment.seconds)
+            spent = Spent.now().since(began)
+            seconds[name].append(spent)
+            if name == "lm-eval":  # its report runs in processes of its own, so only the clock on the wall is without it
+                seconds[WITHOUT].append(Spent(wall=spent.wall - environment.seconds, cpu=spent.cpu))
     timed = Timed(engine)
-    began = time.perf_counter()
+    began = time.process_time()
     with quiet():
         ours(bench, timed, chat, bench.folder / "timed")
-    outside = (time.perf_counter() - began - timed.seconds) / timed.seconds
+    outside = (time.process_time() - began - timed.seconds) / timed.seconds
     found = {
         "seconds": seconds,
         "outside_engine": outside,
@@ -229,19 +246,24 @@ def report(bench: Bench, found: dict[str, Any]) -> None:
     seconds = found["seconds"]
     how = f"{bench.attempts} attempt(s) of at most {bench.max_tokens} tokens, greedy, float32, {len(seconds['posttrain'])} repeats"
     print(f"\n{bench.items:,} items, {how}")
-    for name, times in seconds.items():
-        ratios = [own / base for own, base in zip(times, seconds["engine alone"])]
-        print(
-            f"  {name:<34} {statistics.median(times):7.2f} s [{min(times):.2f}, {max(times):.2f}]"
-            f"   over engine alone: {statistics.median(ratios):5.3f} [{min(ratios):.3f}, {max(ratios):.3f}]"
-        )
-    for name in ("lm-eval", "lm-eval, no report of the machine"):
-        against = [their / own for their, own in zip(seconds[name], seconds["posttrain"])]
-        print(f"  {name} over posttrain: {statistics.median(against):.3f} [{min(against):.3f}, {max(against):.3f}]")
-    print(f"  posttrain's time outside the engine, in one run: {100 * found['outside_engine']:.1f}% of the time within")
+    for clock in ("wall", "cpu"):
+        print(f"  {clock} time" + (" of this process, which other work on the machine does not lengthen" if clock == "cpu" else ""))
+        told = {name: [getattr(spent, clock) for spent in each] for name, each in seconds.items()}
+        for name, times in told.items():
+            ratios = [own / base for own, base in zip(times, told["engine alone"])]
+            over = f"over engine alone {statistics.median(ratios):.3f} {_span(ratios)}"
+            print(f"    {name:<34} {statistics.median(times):7.2f} s {_span(times)}   {over}")
+        for name in ("lm-eval", WITHOUT):
+            against = [their / own for their, own in zip(told[name], told["posttrain"])]
+            print(f"    {name} over posttrain: {statistics.median(against):.3f} {_span(against)}")
+    print(f"  posttrain outside its engine, within one run: {100 * found['outside_engine']:.1f}% of the engine's CPU time")
     for what in ("same", "same_as_its_own_hf"):
         for attempt, counts in found.get(what, {}).items():
             print(f"  {what.replace('_', ' ')}, {attempt}: {json.dumps(counts)}")
+
+
+def _span(values: Sequence[float]) -> str:
+    return f"[{min(values):.3f}, {max(values):.3f}]"
 
 
 @contextlib.contextmanager
