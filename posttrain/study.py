@@ -15,7 +15,7 @@ from posttrain.complaint import nearest
 from posttrain.config import ConfigError, build, config, read_yaml
 from posttrain.evaluation import figure, show
 from posttrain.evaluation.rows import study_sources
-from posttrain.evaluation.run import Suite
+from posttrain.evaluation.suite import Suite
 from posttrain.jobs import Job, do_all
 from posttrain.run import RunFolder
 

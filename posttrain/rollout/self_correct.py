@@ -8,7 +8,7 @@ from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from posttrain.prompting import revise
-from posttrain.prompting.chat import ChatFormat
+from posttrain.prompting.raw import PromptFormat
 from posttrain.run import seed_for
 from posttrain.types import Completion, DataError, Engine, Episode, Problem, Sampling, Task, TokenIds, Turn, Verdict
 
@@ -35,7 +35,7 @@ class Rollout:
     step: int = 0
 
 
-def self_correct(problems: Sequence[Problem], task: Task, engine: Engine, chat: ChatFormat, how: Rollout) -> list[Episode]:
+def self_correct(problems: Sequence[Problem], task: Task, engine: Engine, chat: PromptFormat, how: Rollout) -> list[Episode]:
     """`how.samples` episodes of each problem, in problem order and sample order within.
 
     A truncated attempt still gets its successor, and the instruction is never cut: an attempt's prompt is all earlier tokens. An attempt
@@ -77,7 +77,7 @@ class _Attempt(NamedTuple):
 
 
 def _next_prompts(
-    engine: Engine, chat: ChatFormat, task: Task, made: Sequence[tuple[TokenIds, Completion]], seeds: Sequence[int], how: Rollout
+    engine: Engine, chat: PromptFormat, task: Task, made: Sequence[tuple[TokenIds, Completion]], seeds: Sequence[int], how: Rollout
 ) -> list[TokenIds]:
     """What comes after each (prompt, attempt): the instruction to revise, or feedback of the model's own and the instruction to use it."""
     if not how.self_refine:
@@ -106,7 +106,7 @@ def _given(problem: Problem, sample: int, how: Rollout) -> str | None:
     return draw.choice(texts) if texts and draw.random() < how.given_share else None
 
 
-def _completed(text: str, chat: ChatFormat) -> Completion:
+def _completed(text: str, chat: PromptFormat) -> Completion:
     return Completion(ids=(*chat.encode(text), chat.eos_ids[0]), logprobs=(), finish="stop")
 
 
