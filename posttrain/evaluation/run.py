@@ -75,6 +75,8 @@ class Suite:
     """How a later attempt is asked for: by the task's instruction, or after feedback that the model writes itself (arXiv 2303.17651)."""
     first_attempts: Path | None = None
     """Episodes whose first attempts stand in place of the model's own, so that models revise the same ones; null for the model's own."""
+    lacking: Literal["refuse", "leave_out"] = "refuse"
+    """What becomes of problems for which `first_attempts` has none: an error, or they are left out, as of a set of programs to repair."""
     sampling: EvalSampling
     engine: EngineConfig = HFEngineConfig()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -93,6 +95,7 @@ def evaluate(
     raises `ConfigError`. Raises `NothingScored` where the grader failed everywhere.
     """
     how = rollout_of(suite, problems)
+    problems = [problem for problem in problems if problem.id in how.given] if how.given else problems
     claim(out, {"model": model, **plain(suite)})
     episodes = sample_into(out / "episodes.jsonl", problems, task, engine, chat, how, chunk=suite.chunk, name=name)
     summary = summarise(episodes)
@@ -106,7 +109,7 @@ def rollout_of(suite: Suite, problems: Sequence[Problem]) -> Rollout:
     """How the suite samples; raises `ConfigError` where a problem lacks the first attempt that it is to be given."""
     given = first_attempts(read_episodes(suite.first_attempts)) if suite.first_attempts else {}
     lacking = [problem.id for problem in problems if problem.id not in given] if suite.first_attempts else []
-    if lacking:
+    if lacking and (suite.lacking == "refuse" or len(lacking) == len(problems)):
         raise ConfigError(
             f"first_attempts: {suite.first_attempts} has none for {len(lacking)} of {len(problems)} problems, e.g. {lacking[0]}; "
             "make it with posttrain eval on the same task and split"
