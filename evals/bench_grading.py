@@ -10,7 +10,7 @@ what grading adds. Nothing is written but to a temporary folder.
 import argparse
 import tempfile
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -18,6 +18,7 @@ from posttrain.config import load
 from posttrain.rl.recipe import Config
 from posttrain.rl.score import open_run, score_step
 from posttrain.rollout.problems import draw_problems
+from posttrain.tasks import make_task
 from posttrain.types import Problem, Task, Verdict
 
 
@@ -27,7 +28,6 @@ class Graded:
 
     task: Task
     seconds: float = 0.0
-    answers: int = 0
     judged: int = 0
     verdicts: dict[tuple[str, str], Verdict] = field(default_factory=dict)
 
@@ -35,8 +35,7 @@ class Graded:
         began = time.perf_counter()
         verdicts = self.task.grade(pairs)
         self.seconds += time.perf_counter() - began
-        self.answers += len(pairs)
-        self.judged += len({(problem.id, text) for problem, text in pairs})
+        self.judged += len(pairs)
         self.verdicts |= {(problem.id, text): verdict for (problem, text), verdict in zip(pairs, verdicts)}
         return verdicts
 
@@ -44,7 +43,7 @@ class Graded:
         return [self.verdicts[problem.id, text] for problem, text in pairs]
 
 
-def seconds_of(cfg: Config, steps: int, grade) -> float:
+def seconds_of(cfg: Config, steps: int, grade: Callable[[Sequence[tuple[Problem, str]]], list[Verdict]]) -> float:
     """Wall time of `steps` updates from the recipe's model, the first one (which starts the judges) left out."""
     with tempfile.TemporaryDirectory() as folder, open_run(cfg, Path(folder) / "run", resume=False) as run:
         learner = replace(run.learner, task=replace(run.learner.task, grade=grade))
@@ -61,15 +60,13 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=20)
     args, flags = parser.parse_known_args()
     cfg = load(Config, [args.recipe], flags)
-    from posttrain.tasks import make_task
-
     graded = Graded(make_task(cfg.task))
     by_running, by_table = seconds_of(cfg, args.steps, graded.run), seconds_of(cfg, args.steps, graded.recall)
     all_steps = args.steps + 1
     print(f"{args.recipe}, {args.steps} steps of {cfg.problems_per_step} problems x {cfg.samples} samples x {len(cfg.weight)} attempts")
     print(f"a step: {by_running / args.steps:.3f} s; with verdicts known beforehand {by_table / args.steps:.3f} s")
     print(f"grading is {1 - by_table / by_running:.0%} of a step; its own wall time is {graded.seconds / all_steps:.3f} s a step")
-    print(f"{graded.answers / all_steps:.0f} answers a step, {graded.judged / all_steps:.0f} different programs run: {graded.judged / graded.seconds:.0f} a second")
+    print(f"{graded.judged / all_steps:.0f} programs run a step, {graded.judged / graded.seconds:.0f} a second")
 
 
 if __name__ == "__main__":

@@ -77,12 +77,18 @@ def test_both_stages_train_with_real_execution(lora, problems, base, tmp_path):
 @on_this_file
 def test_a_reference_program_in_the_papers_form_is_right_at_either_attempt(problems):
     need_isolation()
-    task = make_task(load(score.Config, [ROOT / "recipes" / "score_mbpp" / "stage1.yaml"], in_training(problems)).task)
+    recipe = ROOT / "recipes" / "score_mbpp" / "stage1.yaml"
+    task = make_task(load(score.Config, [recipe], in_training(problems)).task)
     problem = task.load("train")[1]
     (asked,) = task.ask(problem)
     assert asked.content.count("[DONE]") == len(IDS["shots"])
     assert asked.content.endswith("[BEGIN]\n")
-    forms = ["{}\n[DONE]", "{}\n[DONE]\n\n\nYou are an expert Python programmer. Your task: ...", "[BEGIN]\n{}\n[DONE]", "```python\n{}\n```"]
+    forms = [
+        "{}\n[DONE]",
+        "{}\n[DONE]\n\n\nYou are an expert Python programmer. Your task: ...",
+        "[BEGIN]\n{}\n[DONE]",
+        "```python\n{}\n```",
+    ]
     texts = [form.format(problem.solution.replace("\r\n", "\n")) for form in forms]
     assert [verdict.status for verdict in task.grade([(problem, text) for text in texts])] == ["correct"] * 4
     assert len({task.answer(text) for text in texts}) == 1

@@ -17,6 +17,8 @@ def cli(argv: Sequence[str]) -> int:
 
         return check.cli(argv)
     parser = argparse.ArgumentParser(prog="posttrain data", description="Verify data sets, and make sets to repair.", epilog=EPILOG)
-    parser.add_argument("work", choices=["check", "repair"], help="check: every reference passes its own grader; repair: keep wrong answers")
+    parser.add_argument(
+        "work", choices=["check", "repair"], help="check: every reference passes its own grader; repair: keep wrong answers"
+    )
     parser.parse_args(argv)
     raise AssertionError("argparse refuses what is no work")

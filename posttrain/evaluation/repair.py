@@ -1,7 +1,8 @@
 """`posttrain data repair`: wrong answers of another model, kept to be repaired, as MBPP-R is (arXiv 2409.12917, sec. 6; Ni et al. 2024).
 
-Answers are graded again here, whatever label they bring; those that fail stay, each once. What comes out are episodes of one attempt,
-which `first_attempts` of a suite reads.
+Answers are graded again here; those that fail stay, each once. One that fails although its source calls it right was written for other
+tests, another signature say, and is left out: there is no mistake in it to find. What comes out are episodes of one attempt, which
+`first_attempts` of a suite reads.
 """
 
 import argparse
@@ -30,8 +31,9 @@ Examples:
     posttrain eval evals/suites/mbpp_r.yaml --model MODEL
 
 Each FILE holds rows with a task_id (or problem) and the answer in `solution`, `completion` or `text`; or episodes as `posttrain eval`
-writes them, of which first attempts are taken. Rows of problems that the split does not have are left out and counted. An answer with no
-program in it, and one that the grader could not judge, is not kept. Two answers that differ in layout alone are one.
+writes them, of which first attempts are taken. Rows of problems that the split does not have are left out and counted. Not kept are answers
+with no program in them, those that the grader could not judge, and those that fail here though their `passed` (or `expected`) is true:
+they were written for other tests. Two answers that differ in layout alone are one.
 Exit codes: 0 written, 1 nothing was wrong or no isolation is to be had, 2 the call or a file was wrong."""
 
 
@@ -73,12 +75,12 @@ def cli(argv: Sequence[str]) -> int:
 
 def read_answers(files: Sequence[Path], problems: Sequence[Problem], split: str) -> tuple[list[Answer], int]:
     """All answers to these problems, and how many others there are; raises `DataError` on a row that holds none."""
-    by_id = {name: problem for problem in problems for name in (problem.id.rpartition("/")[2], problem.id)}
+    by_id = {name: problem for problem in problems for name in (problem.id.rpartition("/")[2], problem.id)}  # mbpp/11 also as 11
     found: list[Answer] = []
     rows = [located for file in files for located in read_objects(file)]
     for where, row in rows:
         name, text = _answer_of(where, row)
-        problem = by_id.get(name) or by_id.get(name.rpartition("/")[2])
+        problem = by_id.get(name)
         if problem:
             label = row.get("passed", row.get("expected"))
             found.append(Answer(problem=problem, text=text, label=label if isinstance(label, bool) else None))
@@ -93,7 +95,7 @@ def wrong_episodes(task: Task, answers: Sequence[Answer], verdicts: Sequence[Ver
     kept: dict[str, dict[str, Episode]] = {}
     for answer, verdict in zip(answers, verdicts, strict=True):
         read = task.answer(answer.text)
-        if verdict.scored and not verdict.correct and read is not None:
+        if verdict.scored and not verdict.correct and read is not None and not answer.label:
             others = kept.setdefault(answer.problem.id, {})
             turn = Turn(prompt_ids=(), completion=NOT_SAMPLED, text=answer.text, answer=read, verdict=verdict, given=True)
             others.setdefault(read, Episode(problem=answer.problem, turns=(turn,), sample=len(others)))
@@ -108,7 +110,9 @@ def told(answers: Sequence[Answer], verdicts: Sequence[Verdict], kept: Sequence[
         yield f"{strangers} more rows answer problems that {split} does not have"
     labelled = [(answer.label, verdict.correct) for answer, verdict in zip(answers, verdicts) if answer.label is not None]
     if labelled:
+        disputed = sum(label and not correct for label, correct in labelled)
         yield f"{sum(label == correct for label, correct in labelled)} of {len(labelled)} labels say the same"
+        yield f"{disputed} fail here and are called right by their source: left out, as written for other tests"
     yield f"kept: {len(kept)} different wrong answers to {len({episode.problem.id for episode in kept})} problems"
 
 
@@ -132,5 +136,6 @@ def _answer_of(where: str, row: dict) -> tuple[str, str]:
     name = row.get("task_id", row.get("problem"))
     text = next((row[field] for field in TEXTS if isinstance(row.get(field), str)), None)
     if isinstance(name, bool) or not isinstance(name, str | int) or text is None:
-        raise DataError(f"{where}: needs task_id and an answer in one of {', '.join(TEXTS)}; found {', '.join(map(repr, row)) or 'no fields'}")
+        found = ", ".join(map(repr, row)) or "no fields"
+        raise DataError(f"{where}: needs task_id and an answer in one of {', '.join(TEXTS)}; found {found}")
     return str(name), text

@@ -111,17 +111,18 @@ def generate(cfg: OnelinersTask, split: str, rng: random.Random) -> Iterator[Puz
     while rejected < REJECTED:
         rejected += 1
         program = rng.choice(programs)
-        shown, hidden = ([tuple(rng.randint(1, cfg.largest) for _ in NAMES[: cfg.arguments]) for _ in range(num)] for num in (cfg.shown, cfg.hidden))
+        cases = [tuple(rng.randint(1, cfg.largest) for _ in range(cfg.arguments)) for _ in range(cfg.shown + cfg.hidden)]
+        shown = cases[: cfg.shown]
         results = [program(arguments) for arguments in shown]
         found_in, digest = split_of(repr(sorted(zip(shown, results))))
         if found_in != split or sum([other(arguments) for arguments in shown] == results for other in programs) != 1:
             continue  # of another split, or another program would be right as well
         rejected = 0
-        shown_tests, hidden_tests = ([asserted(arguments, program(arguments)) for arguments in cases] for cases in (shown, hidden))
+        tests = [asserted(arguments, program(arguments)) for arguments in cases]
         problem = Problem(
             id=f"oneliner-{digest}",
-            question=ASK.format(names=signature(cfg.arguments), tests="\n".join(shown_tests)),
-            reference=UnitTests(entry_point="f", code="\n".join([*shown_tests, *hidden_tests]) + "\n"),
+            question=ASK.format(names=signature(cfg.arguments), tests="\n".join(tests[: cfg.shown])),
+            reference=UnitTests(entry_point="f", code="\n".join(tests) + "\n"),
             subject=program.operation,
             solution=written(program, cfg.arguments),
         )

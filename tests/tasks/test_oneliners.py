@@ -81,7 +81,7 @@ def test_answers_are_run_and_whatever_passes_is_right():
     texts = {
         written(puzzle.program, 4): "correct",
         f"def f(a, b, c, d): return {right} + {left}": "correct",  # of another spelling
-        f"```python\ndef f(*x):\n    return sum(({left!r} in 'abcd') * n for n in (x['abcd'.index({left!r})], x['abcd'.index({right!r})]))\n```": "correct",
+        f"```python\ndef f(*x):\n    return sum(x[i] for i in ({puzzle.program.left}, {puzzle.program.right}))\n```": "correct",
         f"def f(a, b, c, d): return {left} - {right}": "wrong",
         f"def f(a, b, c, d): return {table}[a, b, c, d]": "crash",  # the shown results learnt by heart
         f"def f(a, b, c, d): return {result}": "wrong",
@@ -147,7 +147,7 @@ def test_its_tokenizer_has_one_token_for_each_part_of_a_problem_and_gives_the_te
     ids = [chat.encode(text) for text in texts]
     assert [tokenizer.decode(list(row)) for row in ids] == texts
     assert max(map(len, ids[:400])) == 6  # head, max(, a, the comma, b, the bracket
-    assert {len(row) for row in ids[400:-1]} == {14}  # the head; twice "assert f(", three arguments, ") == ", the result; a line's end between
+    assert {len(row) for row in ids[400:-1]} == {14}  # the head, two tests of six tokens, a line's end between them
     assert len(ids[-1]) == 1
 
 
