@@ -1,7 +1,7 @@
 """`posttrain data repair`: wrong answers of another model, kept to be repaired, as in MBPP-R (arXiv 2409.12917, Table 3).
 
 Answers are graded again here; those that fail stay, each once. One that fails although its source calls it right was written for other
-tests, another signature say, and is left out: there is no mistake in it to find. What comes out are episodes of one attempt, which
+tests, another signature say, and is left out: there is no mistake in it to find. What comes out are episodes of one given attempt, which
 `first_attempts` of a suite reads.
 """
 

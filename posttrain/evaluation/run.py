@@ -74,9 +74,8 @@ class Suite:
     method: Literal["revise", "self_refine"] = "revise"
     """How a later attempt is asked for: by the task's instruction, or after feedback that the model writes itself (arXiv 2303.17651)."""
     first_attempts: Path | None = None
-    """Episodes whose first attempts stand in place of the model's own, so that models revise the same ones; null for the model's own."""
-    lacking: Literal["refuse", "leave_out"] = "refuse"
-    """What becomes of problems for which `first_attempts` has none: an error, or they are left out, as of a set of programs to repair."""
+    """Episodes whose first attempts stand in place of the model's own, so that models revise the same ones; null for the model's own. A
+    problem that they lack is an error; but of a set to repair (`posttrain data repair`) only the problems in it are asked."""
     sampling: EvalSampling
     engine: EngineConfig = HFEngineConfig()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
@@ -107,9 +106,10 @@ def evaluate(
 
 def rollout_of(suite: Suite, problems: Sequence[Problem]) -> Rollout:
     """How the suite samples; raises `ConfigError` where a problem lacks the first attempt that it is to be given."""
-    given = first_attempts(read_episodes(suite.first_attempts)) if suite.first_attempts else {}
+    stored = list(read_episodes(suite.first_attempts)) if suite.first_attempts else []
+    given, to_repair = first_attempts(stored), all(episode.turns[0].given for episode in stored)
     lacking = [problem.id for problem in problems if problem.id not in given] if suite.first_attempts else []
-    if lacking and (suite.lacking == "refuse" or len(lacking) == len(problems)):
+    if lacking and (not to_repair or len(lacking) == len(problems)):
         raise ConfigError(
             f"first_attempts: {suite.first_attempts} has none for {len(lacking)} of {len(problems)} problems, e.g. {lacking[0]}; "
             "make it with posttrain eval on the same task and split"

@@ -1,6 +1,7 @@
 """Wrong answers to be repaired: judged again, each once, and not those that were written for other tests."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,7 @@ from posttrain.config import ConfigError, build
 from posttrain.evaluation.repair import read_answers, told, wrong_episodes
 from posttrain.evaluation.run import Suite, rollout_of
 from posttrain.rollout.self_correct import first_attempts
-from posttrain.rollout.store import read_episodes, write_episodes
+from posttrain.rollout.store import write_episodes
 from posttrain.tasks.sums import SumsTask, make, written
 from posttrain.types import DataError
 
@@ -87,17 +88,18 @@ def test_where_nothing_is_wrong_nothing_is_written(tmp_path, capsys):
     assert not (tmp_path / "out.jsonl").exists()
 
 
-def suite(tmp_path: Path, **more) -> Suite:
-    answers, _ = read_answers([file_of(tmp_path, row(0, WRONG))], PROBLEMS, "test")
-    write_episodes(tmp_path / "wrong.jsonl", wrong_episodes(TASK, answers, TASK.grade([(PROBLEMS[0], WRONG)])))
-    tree = {"task": {"kind": "sums"}, "sampling": {"max_tokens": 8}, "first_attempts": str(tmp_path / "wrong.jsonl"), **more}
+def suite_on(path: Path) -> Suite:
+    tree = {"task": {"kind": "sums"}, "sampling": {"max_tokens": 8}, "first_attempts": str(path)}
     return build(Suite, [("suite", tree)])
 
 
-def test_a_suite_refuses_problems_without_a_first_attempt_unless_it_is_to_leave_them_out(tmp_path):
-    with pytest.raises(ConfigError, match="has none for 2 of 3 problems"):
-        rollout_of(suite(tmp_path), PROBLEMS)
-    assert list(rollout_of(suite(tmp_path, lacking="leave_out"), PROBLEMS).given) == [PROBLEMS[0].id]
+def test_of_a_set_to_repair_only_its_problems_are_asked_and_of_a_models_own_attempts_none_may_lack(tmp_path):
+    answers, _ = read_answers([file_of(tmp_path, row(0, WRONG))], PROBLEMS, "test")
+    (episode,) = wrong_episodes(TASK, answers, TASK.grade([(PROBLEMS[0], WRONG)]))
+    write_episodes(tmp_path / "wrong.jsonl", [episode])
+    assert list(rollout_of(suite_on(tmp_path / "wrong.jsonl"), PROBLEMS).given) == [PROBLEMS[0].id]
     with pytest.raises(ConfigError, match="has none for 2 of 2 problems"):
-        rollout_of(suite(tmp_path, lacking="leave_out"), PROBLEMS[1:])
-    assert [episode.turns[0].given for episode in read_episodes(tmp_path / "wrong.jsonl")] == [True]
+        rollout_of(suite_on(tmp_path / "wrong.jsonl"), PROBLEMS[1:])
+    write_episodes(tmp_path / "own.jsonl", [replace(episode, turns=(replace(episode.turns[0], given=False),))])
+    with pytest.raises(ConfigError, match="has none for 2 of 3 problems"):
+        rollout_of(suite_on(tmp_path / "own.jsonl"), PROBLEMS)
