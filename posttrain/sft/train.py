@@ -27,6 +27,11 @@ from posttrain.types import Task
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+GENERATED = {  # task -> its demonstrations, and the tokenizer of a new model for it
+    SumsTask: (sums.demonstrations, sums_tokenizer),
+    OnelinersTask: (oneliners.demonstrations, oneliners_tokenizer),
+}
+
 
 @config
 class NewModel:
@@ -75,7 +80,8 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     if (out / "model" / "config.json").exists():
         return 0
     folder.forget_after(-1)
-    demos = _demonstrations(cfg)
+    demonstrate, _ = GENERATED[type(cfg.task)]
+    demos = demonstrate(cfg.task, cfg.slips, random.Random(seed_for(cfg.seed, "demonstrations")))
     model, tokenizer = _open(cfg)
     chat = chat_format(tokenizer, eos_ids_of(tokenizer))
     made = sequences(itertools.islice(demos, cfg.demonstrations), chat, make_task(cfg.task))
@@ -106,15 +112,9 @@ def sequences(pool: Iterable[Demonstration], chat: ChatFormat, task: Task) -> It
         yield {"input_ids": list(ids), "labels": labels}
 
 
-def _demonstrations(cfg: Config) -> Iterator[Demonstration]:
-    rng = random.Random(seed_for(cfg.seed, "demonstrations"))
-    if isinstance(cfg.task, OnelinersTask):
-        return oneliners.demonstrations(cfg.task, cfg.slips, rng)
-    return sums.demonstrations(cfg.task, cfg.slips, rng)
-
-
 def _open(cfg: Config) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     if isinstance(cfg.model, LoadedModel):
         return load_model(cfg.model.name)
-    tokenizer = oneliners_tokenizer(cfg.task) if isinstance(cfg.task, OnelinersTask) else sums_tokenizer(cfg.task)
+    _, tokenizer_for = GENERATED[type(cfg.task)]
+    tokenizer = tokenizer_for(cfg.task)
     return new_qwen2(cfg.model, tokenizer, context=512, seed=seed_for(cfg.seed, "weights")), tokenizer
