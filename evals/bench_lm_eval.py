@@ -181,7 +181,7 @@ def engine_alone(engine: Any, prompts: Sequence[Sequence[Any]], sampling: Sampli
 def agreement(bench: Bench, out: Path, peer: Path) -> dict[str, Any]:
     """How many prompts, texts and verdicts are the same on both sides, per attempt, and both accuracies."""
     mine = list(read_episodes(out / "episodes.jsonl"))
-    shown = {row["problem"]: row["prompt"] for row in map(json.loads, (out / "prompts.jsonl").read_text().splitlines())}
+    shown = {row["problem"]: row.get("prompt") for row in map(json.loads, (out / "prompts.jsonl").read_text().splitlines())}
     found: dict[str, Any] = {}
     for attempt, task in enumerate(("posttrain_first", "posttrain_second")[: bench.attempts]):
         file = max(peer.rglob(f"samples_{task}_*.jsonl"), key=lambda file: file.stat().st_mtime)
