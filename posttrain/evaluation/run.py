@@ -47,8 +47,6 @@ Several suite files merge left to right, and --key.path VALUE flags win over all
 The same command goes on with an interrupted evaluation, also with another number of --shards or other servers. With a suite, --help
 lists every key.
 """
-
-
 MODULES = {"icl": "posttrain.evaluation.icl.run", "battery": "posttrain.evaluation.battery"}  # kind of suite -> its module, if not this
 
 
@@ -107,10 +105,11 @@ def sum_up(episodes: Sequence[Episode], out: Path, *, model: str, name: str) -> 
 
 def write_prompts(file: Path, problems: Sequence[Problem], task: Task, chat: PromptFormat, suite: Suite) -> None:
     """The text of each problem's first prompt, once, as the model reads it; and of what is asked for every later attempt."""
+    if file.exists():
+        return
     rows: list[dict[str, Any]] = [{"problem": problem.id, "prompt": chat.render(task.ask(problem))} for problem in problems]
     rows += [{"problem": None, "revise": task.revise}] if suite.attempts > 1 else []
-    if not file.exists():
-        write_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def sampler_of(task: Task, engine: Engine, chat: PromptFormat, how: Rollout) -> Sampler:
