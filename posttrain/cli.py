@@ -24,9 +24,11 @@ KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config,
     "icl_study": "posttrain.icl_study",
 }
 VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does)
+    "init": ("posttrain.new_project", "make a new project with a task of your own"),
     "train": ("posttrain.cli", "train by a recipe, or run a study of several recipes"),
     "eval": ("posttrain.evaluation.run", "evaluate a checkpoint or hub model on a suite"),
     "prompt": ("posttrain.evaluation.prompt", "build many-shot prompts, sample their shots, or show the prompts of a recipe or suite"),
+    "doctor": ("posttrain.doctor", "say what is installed and what works on this machine, by trying it"),
     "grade": ("posttrain.grading.file", "grade a file of answers"),
     "report": ("posttrain.evaluation.show", "make the table and the page that shows one or more runs"),
     "data": ("posttrain.tasks.check", "check data sets: every reference must pass its own grader"),

@@ -28,7 +28,7 @@ from posttrain.prompting.chat import ChatFormat, TemplateError, chat_format, eos
 from posttrain.rollout.log import sample_into
 from posttrain.rollout.self_correct import Rollout, first_attempts
 from posttrain.rollout.store import read_episodes
-from posttrain.run import provenance, write_atomic
+from posttrain.run import keep_source, provenance, write_atomic
 from posttrain.sampling.engine import EngineConfig, HFEngineConfig, open_engine
 from posttrain.schema import describe, plain
 from posttrain.tasks import TaskConfig, make_task
@@ -94,6 +94,7 @@ def evaluate(
     """
     how = rollout_of(suite, problems)
     claim(out, {"model": model, **plain(suite)})
+    keep_source(out, task.source)
     episodes = sample_into(out / "episodes.jsonl", problems, task, engine, chat, how, chunk=suite.chunk, name=name)
     summary = summarise(episodes)
     groups = {f"by_{by}": _as_rows(breakdown(episodes, by)) for by in ("level", "subject")}

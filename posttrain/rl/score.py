@@ -38,7 +38,7 @@ from posttrain.rl.recipe import COSTS, Config
 from posttrain.rl.reward import returns_to_go, rewards, sampled_attempts, shaped_reward
 from posttrain.rollout.self_correct import FirstAttempts, Rollout, first_attempts, self_correct
 from posttrain.rollout.store import read_episodes
-from posttrain.run import RunFolder
+from posttrain.run import RunFolder, keep_source
 from posttrain.sampling.engine import open_engine
 from posttrain.tasks import make_task
 from posttrain.types import EngineError, Episode, Problem, Sampling
@@ -154,6 +154,7 @@ def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
     chat, pad_id = open_chat(cfg.model)
     policy = load_policy(cfg.model, cfg.reference, cfg.policy, cfg.optim, cfg.sampling.temperature, cfg.seed)
     folder = RunFolder(out, cfg, resume=resume, free=COSTS)
+    keep_source(out, task.source)
     last = checkpoint.latest(out)
     if last is not None:
         checkpoint.restore(last, policy)
