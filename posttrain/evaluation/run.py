@@ -21,7 +21,7 @@ import yaml
 from pydantic import Field
 from tqdm import tqdm
 
-from posttrain.config import ConfigError, config, load, read_yaml
+from posttrain.config import ConfigError, config, dump, load, read_yaml
 from posttrain.evaluation.metrics import NothingScored, Summary, breakdown, summarise
 from posttrain.evaluation.stats import Estimate
 from posttrain.prompting.chat import ChatFormat, TemplateError, chat_format, eos_ids_of
@@ -44,6 +44,7 @@ Several suite files merge left to right, and --key.path VALUE flags win over all
 
 The same command goes on with an interrupted evaluation. With a suite, --help lists every key.
 """
+ALONE = ("--help", "--dry-run")  # words that take no value
 WINDOWS, WINDOW = 64, 1 << 16  # how much of a weights file is read to tell it from another: so many places, so many bytes each
 
 
@@ -201,6 +202,7 @@ def cli(argv: Sequence[str]) -> int:
     parser.add_argument("suite", nargs="*", type=Path, help="suite files; in case of conflict the later one wins")
     parser.add_argument("--model", help="folder or hub id of the model")
     parser.add_argument("--out", type=Path, help="folder for the results (default: runs/eval/<suite>/<model name>)")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved suite and stop")
     parser.add_argument("-h", "--help", action="store_true", help="with a suite: list its keys")
     own_words, flags = _split(argv)
     own = parser.parse_args(own_words)
@@ -216,6 +218,9 @@ def cli(argv: Sequence[str]) -> int:
     suite = load(module.Suite, own.suite, flags)
     if not own.model:
         raise ConfigError("--model is missing: name the folder or hub id of the model to evaluate")
+    if own.dry_run:
+        print(dump(suite), end="")
+        return 0
     name = own.suite[0].stem
     out = own.out or Path("runs/eval") / name / Path(own.model.rstrip("/")).name
     return module.run(suite, name, own.model, out)
@@ -286,9 +291,9 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         if not word.startswith("--"):
             own.append(word)
             continue
-        side = own if word.partition("=")[0] in ("--model", "--out", "--help") else flags
+        side = own if word.partition("=")[0] in ("--model", "--out", *ALONE) else flags
         side.append(word)
-        if "=" not in word and word != "--help":
+        if "=" not in word and word not in ALONE:
             side += [value for value in [next(words, None)] if value is not None]
     return own, flags
 

@@ -36,6 +36,7 @@ from posttrain.rl.loss import kl_estimate, kl_loss, reinforce
 from posttrain.rl.policy import load_policy
 from posttrain.rl.recipe import COSTS, Config
 from posttrain.rl.reward import returns_to_go, rewards, sampled_attempts, shaped_reward
+from posttrain.rl.tracking import check_tracker
 from posttrain.rollout.self_correct import FirstAttempts, Rollout, first_attempts, self_correct
 from posttrain.rollout.store import read_episodes
 from posttrain.run import RunFolder, keep_source
@@ -147,6 +148,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
 @contextlib.contextmanager
 def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
     """Everything that a run needs, restored from its last checkpoint under `resume`; the engine is closed at the end."""
+    check_tracker(cfg.tracker)
     task = make_task(cfg.task)
     problems = task.load(cfg.split)
     held_out = task.load(cfg.validation.split)[: cfg.validation.problems] if cfg.validation.every else []

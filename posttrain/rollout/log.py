@@ -4,8 +4,7 @@ import os
 from collections.abc import Sequence
 from pathlib import Path
 
-from tqdm import tqdm
-
+from posttrain.progress import progress_bar
 from posttrain.prompting.chat import ChatFormat
 from posttrain.rollout.self_correct import Rollout, self_correct
 from posttrain.rollout.store import read_episodes, to_line
@@ -22,7 +21,7 @@ def sample_into(
     """
     episodes = _taken_up(file, problems, how.samples, chunk)
     start = len(episodes) // how.samples
-    with open(file, "a") as log, tqdm(total=len(problems), initial=start, desc=name, unit="problem", dynamic_ncols=True) as bar:
+    with open(file, "a") as log, progress_bar(len(problems), name, "problem", start) as bar:
         for first in range(start, len(problems), chunk):
             made = self_correct(problems[first : first + chunk], task, engine, chat, how)
             log.write("".join(map(to_line, made)))

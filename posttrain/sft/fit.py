@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import Field, PositiveFloat, PositiveInt
-from tqdm import tqdm
 
 from posttrain.config import ConfigError, config
+from posttrain.progress import progress_bar
 from posttrain.run import RunFolder
 from posttrain.types import Episode
 
@@ -139,7 +139,7 @@ def progress(
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):
-        bar = tqdm(total=steps, desc=folder.path.name, unit="step", dynamic_ncols=True)
+        bar = progress_bar(steps, folder.path.name, "step")
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.bar.update()
@@ -147,7 +147,7 @@ def progress(
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
             if "loss" in logs:
                 folder.log(after + state.global_step, keep(logs) if keep else {"train/loss": logs["loss"]})
-                self.bar.set_postfix_str(f"loss {logs['loss']:.3f}")
+                self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
 
         def on_train_end(self, *_: Any, **__: Any) -> None:
             self.bar.close()

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveInt
-from tqdm import tqdm
 
 from posttrain.config import config
+from posttrain.progress import progress_bar
 from posttrain.prompting.chat import ChatFormat, chat_format, eos_ids_of
 from posttrain.run import RunFolder, keep_source, seed_for
 from posttrain.sft.fit import IGNORED, FitConfig, fit, load_model, new_qwen2, save
@@ -84,8 +84,11 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     demos = itertools.islice(_demonstrations(cfg), cfg.demonstrations)
     model, tokenizer, demos = _open(cfg, task, demos)
     chat = chat_format(tokenizer, eos_ids_of(tokenizer))
-    made = sequences(demos, chat, task)
-    rows = list(tqdm(made, total=cfg.demonstrations, desc=f"{folder.path.name}: demonstrations", dynamic_ncols=True))
+    rows = []
+    with progress_bar(cfg.demonstrations, folder.path.name, "demonstration") as bar:
+        for row in sequences(demos, chat, task):
+            rows.append(row)
+            bar.update()
     fit(
         model,
         tokenizer,
