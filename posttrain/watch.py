@@ -49,9 +49,10 @@ def cli(argv: Sequence[str]) -> int:
     try:
         server.serve_forever()
     except KeyboardInterrupt:
-        return 0
+        pass
     finally:
         server.server_close()
+    return 0
 
 
 class Page:

@@ -274,6 +274,11 @@ def test_a_config_can_not_be_changed_nor_made_with_a_wrong_default(recipe):
     assert "number: found 'x', expected a whole number" in complaint(Wrong, [])
 
 
+def test_a_union_that_may_be_left_out_is_described_as_null():
+    rows = {key: rest for key, *rest in describe(class_of({"kind": "icl"}))}
+    assert rows["task.kind"][1] == "null"
+
+
 def test_every_key_is_described_with_its_type_default_and_docstring():
     rows = {key: rest for key, *rest in describe(ScoreConfig)}
     assert rows["bonus"] == ["float", "0.0", ScoreConfig.__pydantic_fields__["bonus"].description]

@@ -5,6 +5,7 @@ For `posttrain doctor`, which runs it as a process of its own: an engine that cr
 
 import json
 import sys
+from typing import Any
 
 from posttrain.config import build
 from posttrain.prompting.chat import eos_ids_of
@@ -12,7 +13,7 @@ from posttrain.sampling.engine import HFEngineConfig, VLLMEngineConfig, open_eng
 from posttrain.types import Sampling
 
 PROMPT = (10, 20, 30, 40, 50)
-KINDS = {"hf": HFEngineConfig, "vllm": VLLMEngineConfig}
+KINDS: dict[str, type[Any]] = {"hf": HFEngineConfig, "vllm": VLLMEngineConfig}
 
 
 def try_engine(kind: str, folder: str) -> list[int]:
@@ -21,7 +22,7 @@ def try_engine(kind: str, folder: str) -> list[int]:
 
     tokenizer = AutoTokenizer.from_pretrained(folder)
     settings = {"max_model_len": 64, "kv_cache_gib": 0.1, "gpu_memory_utilization": 0.3, "enforce_eager": True} if kind == "vllm" else {}
-    cfg = build(KINDS[kind], [("trial", settings)])
+    cfg: HFEngineConfig | VLLMEngineConfig = build(KINDS[kind], [("trial", settings)])
     engine = open_engine(cfg, folder, eos_ids=eos_ids_of(tokenizer, folder), pad_id=tokenizer.pad_token_id, dtype="float32")
     try:
         (completion,) = engine.generate([PROMPT], Sampling(max_tokens=4, temperature=0.0), [0])

@@ -61,11 +61,16 @@ def load_model(name: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
 class Qwen2Shape(Protocol):
     """The sizes of a new model."""
 
-    hidden_size: int
-    layers: int
-    heads: int
-    mlp_size: int
-    init_std: float
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def mlp_size(self) -> int: ...
+    @property
+    def init_std(self) -> float: ...
 
 
 def new_qwen2(shape: Qwen2Shape, tokenizer: "PreTrainedTokenizerBase", *, context: int, seed: int) -> "Qwen2ForCausalLM":

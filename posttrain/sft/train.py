@@ -81,8 +81,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     if (out / "model" / "config.json").exists():
         return 0
     folder.forget_after(-1)
-    demos = itertools.islice(_demonstrations(cfg), cfg.demonstrations)
-    model, tokenizer, demos = _open(cfg, task, demos)
+    model, tokenizer, demos = _open(cfg, task, itertools.islice(_demonstrations(cfg), cfg.demonstrations))
     chat = chat_format(tokenizer, eos_ids_of(tokenizer))
     rows = []
     with progress_bar(cfg.demonstrations, folder.path.name, "demonstration") as bar:

@@ -27,7 +27,7 @@ SAMPLING = {"max_tokens": 8, "temperature": 1.0}
 
 def train(base: Path, out: Path, **more: object) -> Path:
     """Two steps of Stage II, and an evaluation of the result that was written by hand."""
-    recipe = {"model": str(base), "task": TASK, "steps": 2, "problems_per_step": 2, "samples": 2, "bonus": 10, "kl": {"coef": [0.0, 0.0]}}
+    recipe = {"model": str(base), "task": TASK, "steps": 2, "problems_per_step": 4, "samples": 4, "bonus": 10, "kl": {"coef": [0.0, 0.0]}}
     recipe |= {"sampling": SAMPLING, "optim": {"lr": 0.01, "warmup_steps": 0}, "checkpoint": {"every": 1, "select": "last"}}
     main(build(Config, [("test", recipe | more)]), out, False)
     episodes = list(read_episodes(out / "episodes" / "step_000002.jsonl"))
