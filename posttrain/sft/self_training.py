@@ -14,6 +14,7 @@ from pydantic import Field, PositiveInt
 
 from posttrain.config import config
 from posttrain.evaluation.model import open_chat
+from posttrain.evaluation.run import sampler_of
 from posttrain.rollout.log import sample_into
 from posttrain.rollout.problems import draw_problems
 from posttrain.rollout.self_correct import Rollout
@@ -108,7 +109,8 @@ def _sample(cfg: Config, model: str, part: Path, number: int) -> list[Episode]:
     )
     try:
         name = f"{part.parent.name}: sampling, round {number}"
-        return sample_into(part / "episodes.jsonl", problems, task, engine, chat, how, chunk=cfg.draw.chunk, name=name)
+        sampler = sampler_of(task, engine, chat, how)
+        return sample_into(part / "episodes.jsonl", problems, [sampler], samples=cfg.draw.samples, chunk=cfg.draw.chunk, name=name)
     finally:
         engine.close()
 
