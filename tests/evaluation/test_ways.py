@@ -79,12 +79,6 @@ def test_processes_with_an_engine_each_end_with_the_same_bytes(single, tiny_qwen
         assert (tmp_path / name).read_bytes() == (single / name).read_bytes()
 
 
-def test_a_process_that_cannot_open_its_engine_says_so_once(tiny_qwen2, tmp_path):
-    shutil.copytree(tiny_qwen2, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
-    with pytest.raises(ConfigError, match="weights cannot be loaded"):
-        evaluate_model(suite_of(shards=2), "test", str(tmp_path / "model"), tmp_path / "out")
-
-
 def test_an_evaluation_goes_on_with_other_workers_servers_and_cache_and_with_nothing_else_changed(tmp_path):
     server = {"kind": "server", "url": "http://a/v1", "model": "m"}
     first = suite_of(engine=server)
