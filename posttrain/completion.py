@@ -37,7 +37,8 @@ def cli(argv: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("shell", choices=SHELLS)
-    print(shtab.complete(whole_parser(), shell=parser.parse_args(argv).shell))
+    shell = parser.parse_args(argv).shell
+    print(shtab.complete(whole_parser(), shell=shell))
     return 0
 
 
@@ -53,7 +54,7 @@ def whole_parser() -> argparse.ArgumentParser:
         if below := {word: parser for word, parser in found.items() if word}:
             words = added.add_subparsers(dest="way")
             for word, parser in below.items():
-                words.add_parser(word, parents=[parser], add_help=False, conflict_handler="resolve")
+                words.add_parser(word, help=parser.description, parents=[parser], add_help=False, conflict_handler="resolve")
         if verb in ("train", "eval"):
             _add_keys(added, list(KINDS.values()) if verb == "train" else SUITES)
     return whole
