@@ -10,7 +10,10 @@ from torch import Tensor
 
 from posttrain.config import ConfigError, config
 from posttrain.rl.batch import Batch
+from posttrain.rl.head import chosen_logprobs, plain_head, without_adapter
+from posttrain.rl.packing import cheapest_width
 from posttrain.run import seed_for
+from posttrain.sampling.reader import attention_mask, can_share
 from posttrain.sampling.weights import merged_weights
 
 if TYPE_CHECKING:
@@ -74,6 +77,7 @@ class Policy:
         self.model, self.reference, self.tokenizer = model, reference, tokenizer
         self.optim, self.temperature, self.autocast = optim, temperature, autocast
         self.trainable = [p for p in model.parameters() if p.requires_grad]
+        self._head = {id(each): plain_head(each) for each in (model, reference) if each is not None}
         fused = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
             self.trainable, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=fused
@@ -84,8 +88,19 @@ class Policy:
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def split(self, batch: Batch, micro_tokens: int) -> list[tuple[Tensor, Batch]]:
+        """The batch in micro-batches, (row indices, rows), as they are read fastest: packed where rows begin alike, else by length."""
+        core = without_adapter(self.model)
+        if can_share(core) and (self.reference is None or can_share(self.reference)):
+            config = core.config.get_text_config()
+            weights = sum(layer.numel() for layer in core.base_model.parameters()) - core.get_input_embeddings().weight.numel()
+            width = cheapest_width(batch.tokens(), weights, 2 * config.num_hidden_layers * config.hidden_size, micro_tokens)
+            if width is not None:
+                return list(batch.split_packed(micro_tokens, width))
+        return list(batch.split(micro_tokens))
+
     def logprobs(self, batch: Batch) -> Tensor:
-        """Log-probability of each token given those before it, [B, T]; 0 at position 0."""
+        """Log-probability of each sampled token given those before it, [B, T]; 0 where `turn` is."""
         return self._logprobs(self.model, batch)
 
     @torch.no_grad()
@@ -97,14 +112,30 @@ class Policy:
             return self._logprobs(self.model, batch)
 
     def _logprobs(self, model: "PreTrainedModel", batch: Batch) -> Tensor:
-        """Rows are padded on the right, where a causal model cannot look, so no attention mask is needed."""
-        ids_BT = batch.ids.to(self.device)
-        bf16 = torch.autocast(self.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
+        """Only tokens that were sampled need logits; one that several rows share needs them once."""
+        core, head, device = without_adapter(model), self._head[id(model)], self.device
+        sampled_BT = batch.turn > 0
+        if batch.packed is None:  # padded on the right, where a causal model cannot look, so no mask is needed
+            ids, node_BT = batch.ids.to(device), torch.arange(batch.ids.numel()).view_as(batch.ids)
+            read = {"input_ids": ids}
+        else:
+            packed = batch.packed.to(device)
+            ids, node_BT = packed.ids, batch.packed.node
+            mask = attention_mask(core, packed.seen(), packed.position, packed.position)
+            read = {"input_ids": ids, "position_ids": packed.position, "attention_mask": mask}
+        node_N, back_S = node_BT[sampled_BT].unique(return_inverse=True)
+        before_N = torch.empty_like(node_N)
+        before_N[back_S] = node_BT[:, :-1][sampled_BT[:, 1:]]
+        token_N = ids.flatten()[node_N.to(device)]
+        bf16 = torch.autocast(device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
         with bf16:
-            logits_BTV = model(input_ids=ids_BT, use_cache=False).logits[:, :-1]
-        logits_BTV = logits_BTV.float() / self.temperature
-        chosen_BT = logits_BTV.gather(2, ids_BT[:, 1:, None]).squeeze(2)
-        return torch.nn.functional.pad(chosen_BT - logits_BTV.logsumexp(2), (1, 0)).cpu()
+            if head is not None:
+                hidden_ND = core.base_model(**read, use_cache=False).last_hidden_state.flatten(0, 1)[before_N.to(device)]
+                logp_N = chosen_logprobs(hidden_ND, head, token_N, self.temperature)
+            else:
+                logits_NV = core(**read, use_cache=False).logits.flatten(0, 1)[before_N.to(device)].float() / self.temperature
+                logp_N = logits_NV.log_softmax(1).gather(1, token_N[:, None])[:, 0]
+        return torch.zeros(batch.ids.shape).masked_scatter(sampled_BT, logp_N.cpu()[back_S])
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
         """Every weight under its checkpoint name, adapters merged in float32."""

@@ -42,18 +42,18 @@ def broken_at(learner: Learner) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_update_does_not_depend_on_how_the_batch_is_split(stage, tiny_qwen2):
-    whole, figures = moved(open_learner(config_for(tiny_qwen2, micro_batch=16, **STAGES[stage])))
+    whole, figures = moved(open_learner(config_for(tiny_qwen2, micro_tokens=4096, **STAGES[stage])))
     assert whole.norm() > 1e-3
-    for micro_batch in (1, 3):
-        split, same = moved(open_learner(config_for(tiny_qwen2, micro_batch=micro_batch, **STAGES[stage])))
+    for micro_tokens in (1, 150):
+        split, same = moved(open_learner(config_for(tiny_qwen2, micro_tokens=micro_tokens, **STAGES[stage])))
         assert (split - whole).norm() < 2e-6 * whole.norm()
         assert same[0] == pytest.approx(figures[0], rel=1e-4, abs=1e-5)
 
 
 def test_with_an_adapter_too_the_update_does_not_depend_on_how_the_batch_is_split(tiny_qwen2):
     adapted = {"policy": {"lora": {"rank": 4, "alpha": 8}}}
-    whole, _ = moved(open_learner(config_for(tiny_qwen2, micro_batch=16, **adapted)), steps=2)
-    split, _ = moved(open_learner(config_for(tiny_qwen2, micro_batch=3, **adapted)), steps=2)
+    whole, _ = moved(open_learner(config_for(tiny_qwen2, micro_tokens=4096, **adapted)), steps=2)
+    split, _ = moved(open_learner(config_for(tiny_qwen2, micro_tokens=150, **adapted)), steps=2)
     assert whole.norm() > 1e-3
     assert (split - whole).norm() < 2e-6 * whole.norm()
 
@@ -185,7 +185,7 @@ def test_an_engine_that_dies_is_told_with_the_step_and_its_own_words(tiny_qwen2,
     [
         ({"steps": 0}, "steps: "),
         ({"problems_per_step": 0}, "problems_per_step: "),
-        ({"micro_batch": 0}, "micro_batch: "),
+        ({"micro_tokens": 0}, "micro_tokens: "),
         ({"samples": 1}, "samples must be at least 2"),
         ({"kl": {"coef": [0.1]}}, "weight has 2 attempts but kl.coef has 1"),
         ({"shared_first": True}, "shared_first: all samples of a problem share attempt 1"),
