@@ -7,7 +7,7 @@ RUN     = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" TOKENIZERS_PARALLELISM=false
 DATA   ?= ../shared/data
 PEERS   = $(VENV)/peers
 
-.PHONY: demo test bench-score bench-score-full bench-graders bench-manyshot bench-prefix lint vllm-cpu clean
+.PHONY: demo test bench-score bench-score-full bench-graders bench-manyshot bench-prefix bench-train lint vllm-cpu clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
 	@$(RUN) posttrain train recipes/score_sums/demo.yaml --resume
@@ -34,6 +34,10 @@ bench-manyshot: $(VENV)/.core  ## models that learn in context, trained and meas
 
 bench-prefix: $(VENV)/.vllm-cpu  ## what a shared prefix saves: the figures of evals/results/prefix_reuse.md
 	@$(RUN) python evals/bench_prefix.py
+
+bench-train: $(VENV)/.core  ## a training step beside TRL's: the figures of evals/results/train_step.md; needs the demo's base model
+	@$(RUN) posttrain train recipes/score_sums/base.yaml --resume
+	@$(RUN) python evals/bench_train.py
 
 lint: $(VENV)/.dev
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports

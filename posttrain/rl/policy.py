@@ -78,9 +78,8 @@ class Policy:
         self.optim, self.temperature, self.autocast = optim, temperature, autocast
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         self._head = {id(each): plain_head(each) for each in (model, reference) if each is not None}
-        fused = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
-            self.trainable, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=fused
+            self.trainable, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=True
         )
         self.step = 0
 

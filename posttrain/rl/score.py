@@ -86,6 +86,7 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int, history
         **metrics.training_row([e for e in episodes if not e.turns[0].given] or episodes, "train/"),
         **_by_attempt("train/kl", kl_BK.sum(0) / counts_BK.sum(0).clamp(min=1)),
         **_by_attempt("train/kl_coef", coef_K),
+        **_by_attempt("train/cached", metrics.cached_share(episodes)),
         **_by_attempt("train/gap", batch.per_attempt(gap_BT).sum(0) / tokens_K.clamp(min=1)),
         **_by_attempt("train/zero_variance", zero_variance_share(leave_one_out(reward_BK, cfg.samples, scored_B), cfg.samples)),
         "train/reward": float((reward_BK[scored_B] * torch.tensor(cfg.weight)).sum(1).mean()),

@@ -68,6 +68,22 @@ def test_an_engine_that_shares_the_module_agrees_with_the_trainer_before_and_aft
     assert all(row["train/kl_t1"] == pytest.approx(0, abs=1e-4) for row in figures[:1])
 
 
+def test_at_a_learning_rate_of_0_nothing_moves_and_the_policy_stays_the_reference(tiny_qwen2):
+    still = {"optim": {"lr": 0.0, "warmup_steps": 0, "weight_decay": 0.1}}
+    for policy in ({}, {"lora": {"rank": 4, "alpha": 8}}):
+        distance, figures = moved(open_learner(config_for(tiny_qwen2, policy=policy, **still)), steps=3)
+        assert (distance == 0).all()
+        assert all(row[f"train/{what}_t{k}"] == pytest.approx(0, abs=1e-4) for row in figures for what in ("kl", "gap") for k in (1, 2))
+        assert all(row["train/grad_norm"] > 1e-3 for row in figures)
+
+
+def test_a_second_attempt_reads_only_the_instruction_and_the_token_drawn_last(tiny_qwen2):
+    episodes, figures = score_step(open_learner(config_for(tiny_qwen2)), PROBLEMS[:4], 1)
+    assert figures["train/cached_t1"] == pytest.approx(0.75, abs=0.01)  # four samples read a prompt once
+    read_before = sum(len(e.turns[0].prompt_ids) + len(e.turns[0].completion.ids) - 1 for e in episodes)
+    assert figures["train/cached_t2"] == pytest.approx(read_before / sum(len(e.turns[1].prompt_ids) for e in episodes))
+
+
 def test_the_gap_shows_an_engine_that_samples_from_other_weights(tiny_qwen2):
     learner = open_learner(config_for(tiny_qwen2), engine=ScriptedEngine(lambda prompt, seed: (seed % 200, 40 + seed % 7)))
     _, figures = moved(learner)
