@@ -168,7 +168,7 @@ def training_row(episodes: Sequence[Episode], prefix: str) -> dict[str, float]:
 
 
 def cached_share(episodes: Sequence[Episode]) -> list[float]:
-    """Of each attempt's prompt tokens, the share whose keys and values the engine had already; what an engine cannot tell counts as none."""
+    """Of each attempt's prompt tokens, the share whose keys and values the engine had already, none where it cannot tell."""
     shares = []
     for turns in zip(*(episode.turns for episode in episodes), strict=True):
         asked = [turn for turn in turns if not turn.given]

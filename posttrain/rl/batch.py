@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from posttrain.rl.packing import Packed, fill, num_tokens, packed
+from posttrain.rl.packing import Packed, fill, in_order, num_tokens, packed
 from posttrain.types import Episode, TokenIds
 
 
@@ -51,7 +51,7 @@ class Batch:
     def split_packed(self, micro_tokens: int, width: int) -> Iterator[tuple[Tensor, "Batch"]]:
         """The same, with what rows begin with in common read once, in sequences of at most `width` tokens, or of one row."""
         rows = self.tokens()
-        sequences = sorted(fill(rows, width), key=lambda sequence: num_tokens(rows, sequence))
+        sequences = sorted(fill(rows, in_order(rows), width), key=lambda sequence: num_tokens(rows, sequence))
         num = max(1, micro_tokens // width)
         for some in (sequences[start : start + num] for start in range(0, len(sequences), num)):
             index = [row for sequence in some for row, _ in sequence]

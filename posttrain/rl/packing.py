@@ -36,19 +36,22 @@ class Packed:
         return Packed(**{name: getattr(self, name).to(device) for name in self.__slots__})
 
 
-def fill(rows: Sequence[TokenIds], width: int) -> list[list[tuple[int, int]]]:
-    """Sequences of at most `width` tokens, or of one row: each a list of (row, how many tokens it begins with like the row before it)."""
+def in_order(rows: Sequence[TokenIds]) -> list[tuple[int, int]]:
+    """(row, how many tokens it begins with like the row before it), in lexicographic order."""
     order = sorted(range(len(rows)), key=rows.__getitem__)
+    return [(row, common_length(rows[before], rows[row]) if i else 0) for i, (before, row) in enumerate(zip([0, *order], order))]
+
+
+def fill(rows: Sequence[TokenIds], ordered: Sequence[tuple[int, int]], width: int) -> list[list[tuple[int, int]]]:
+    """Those of `in_order` in sequences of at most `width` tokens, or of one row; the first of a sequence shares nothing."""
     sequences: list[list[tuple[int, int]]] = []
-    room, before = 0, ()
-    for row in order:
-        shared = common_length(before, rows[row])
+    room = 0
+    for row, shared in ordered:
         if len(rows[row]) - shared > room:
             sequences.append([])
             room, shared = max(width, len(rows[row])), 0
         sequences[-1].append((row, shared))
         room -= len(rows[row]) - shared
-        before = rows[row]
     return sequences
 
 
@@ -62,10 +65,10 @@ def cheapest_width(rows: Sequence[TokenIds], weights: int, seen: int, most: int)
 
     A token costs `weights` of them, and `seen` for each token it is compared with: in a tree all of its sequence, as the mask is dense.
     """
-    longest = max(map(len, rows))
+    longest, ordered = max(map(len, rows)), in_order(rows)
     alone = sum(len(row) * (weights + seen * longest / 2) for row in rows)
     cost = {
-        width: sum(num_tokens(rows, sequence) for sequence in fill(rows, width)) * (weights + seen * width)
+        width: sum(num_tokens(rows, sequence) for sequence in fill(rows, ordered, width)) * (weights + seen * width)
         for width in (longest, 2 * longest, 4 * longest, 8 * longest)
         if width <= most
     }

@@ -29,7 +29,7 @@ class KeptRows:
     def forget(self) -> None:
         self._blocks: dict[int, _Block] = {}
         self._place: dict[TokenIds, tuple[int, int]] = {}
-        self._keys: list[TokenIds] = []  # sorted
+        self._sorted: list[TokenIds] = []
         self._num_blocks = 0
 
     def keep(self, cache: Cache, mask_BL: Tensor, rows: Mapping[int, TokenIds]) -> None:
@@ -47,18 +47,20 @@ class KeptRows:
             oldest = next(iter(self._blocks))
             del self._blocks[oldest]
             self._place = {ids: place for ids, place in self._place.items() if place[0] != oldest}
-        self._keys = sorted(self._place)
+        self._sorted = []
 
     def longest(self, prompt: TokenIds) -> int:
         """Tokens of the longest kept row that the prompt goes on from, 0 for none; one token of a prompt is left to be read."""
+        if len(self._sorted) != len(self._place):
+            self._sorted = sorted(self._place)
         begun = prompt[:-1]
-        at = bisect_right(self._keys, begun)
+        at = bisect_right(self._sorted, begun)
         while at:
-            key = self._keys[at - 1]
+            key = self._sorted[at - 1]
             shared = common_length(key, begun)
             if shared == len(key):
                 return shared
-            at = bisect_right(self._keys, begun[:shared])
+            at = bisect_right(self._sorted, begun[:shared])
         return 0
 
     def cache(self, prefixes: Sequence[TokenIds]) -> DynamicCache:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from posttrain.rl.batch import Batch
-from posttrain.rl.packing import cheapest_width, fill, num_tokens, packed
+from posttrain.rl.packing import cheapest_width, fill, in_order, num_tokens, packed
 from posttrain.rl.policy import LoraConfig, PolicyConfig
 from posttrain.types import TokenIds
 from tests.rl.test_policy import batch_of, open_policy
@@ -24,7 +24,7 @@ def alike(samples: int = 5, problems: int = 4) -> list[TokenIds]:
 
 def test_rows_that_begin_alike_make_a_tree_and_each_token_sees_its_own_path():
     rows = [(1, 2, 3, 4), (1, 2, 5), (1, 2, 3), (9,)]
-    (sequence,) = fill(rows, width=100)
+    (sequence,) = fill(rows, in_order(rows), width=100)
     assert sequence == [(2, 0), (0, 3), (1, 2), (3, 0)]  # in lexicographic order, with what each begins with like the one before
     found = packed(rows, [sequence], pad_id=0)
     assert found.ids.tolist() == [[1, 2, 3, 4, 5, 9]]
@@ -38,12 +38,12 @@ def test_every_row_is_in_one_sequence_which_is_no_longer_than_the_width_or_a_row
     rows = alike()
     longest = max(map(len, rows))
     for width in (1, longest, 3 * longest):
-        sequences = fill(rows, width)
+        sequences = fill(rows, in_order(rows), width)
         assert sorted(row for sequence in sequences for row, _ in sequence) == list(range(len(rows)))
         assert all(num_tokens(rows, sequence) <= width or len(sequence) == 1 for sequence in sequences)
         assert all(sequence[0][1] == 0 for sequence in sequences)
-    assert len(fill(rows, 1)) == len(rows)
-    assert sum(num_tokens(rows, sequence) for sequence in fill(rows, 10_000)) == len(
+    assert len(fill(rows, in_order(rows), 1)) == len(rows)
+    assert sum(num_tokens(rows, sequence) for sequence in fill(rows, in_order(rows), 10_000)) == len(
         {row[:n] for row in rows for n in range(1, len(row) + 1)}
     )
 
