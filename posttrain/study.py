@@ -1,6 +1,6 @@
 """A study: several recipes run one after the other for each seed, evaluated on the same problems, shown on one page.
 
-Runs that are finished are taken as they are, so a second call goes on where the first one stopped.
+Runs that are finished are taken as they are, so a second call goes on where the first one stopped, and may have further runs or seeds.
 """
 
 import importlib
@@ -26,7 +26,6 @@ TRAINERS = {
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",
 }
-FREE = ("title", "against", "notes", "workers")  # keys that a study gone on with may have others of: they change no run
 
 
 @config
@@ -93,7 +92,7 @@ class Config:
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Run everything, print the table, write OUT/table.*, report.html and figure.png; returns the code of the first run that stops."""
     jobs = [job for seed in cfg.seeds for job in _plan(cfg, out / f"seed{seed}", seed)]  # every recipe is checked before anything runs
-    RunFolder(out, cfg, resume=resume, free=FREE)
+    RunFolder(out, cfg, resume=resume, free=[field.name for field in fields(Config)])  # every run checks its own recipe
     if code := do_all(jobs, cfg.workers):
         return code
     shown = show.figures(list(study_sources(out)), cfg.against)
