@@ -240,7 +240,9 @@ def trl_trainer(folder: Path, size: Size, task: Task, steps: int, out: Path, clo
 
 
 class Clock:
-    """CPU seconds and seconds by name, of one step; `count` is for sampled tokens."""
+    """CPU seconds and seconds by name, of one step; `count` is for sampled tokens, `passes` for how often the model is run to sample them:
+    as it is, and at least, were second attempts begun while first ones are still sampled.
+    """
 
     def __init__(self) -> None:
         self.reset()
@@ -248,7 +250,7 @@ class Clock:
     def reset(self) -> None:
         self.cpu: dict[str, float] = {}
         self.wall: dict[str, float] = {}
-        self.count = 0
+        self.count, self.passes = 0, (0, 0)
 
     @contextmanager
     def __call__(self, name: str, on: bool = True) -> Iterator[None]:
@@ -278,7 +280,8 @@ class Steps:
 
     def add(self, clock: Clock, episodes: int) -> None:
         row = {f"{name}_cpu_s": seconds for name, seconds in clock.cpu.items()} | {"step_s": clock.wall["step"]}
-        self.rows.append(row | {"tokens": float(clock.count), "episodes": float(episodes)})
+        counts = {"tokens": clock.count, "episodes": episodes, "passes": clock.passes[0], "fewest_passes": clock.passes[1]}
+        self.rows.append(row | {name: float(count) for name, count in counts.items()})
 
     def median(self, key: str) -> float:
         return statistics.median(row.get(key, 0.0) for row in self.rows)
@@ -292,8 +295,10 @@ def our_step(learner: "Learner", number: int, clock: Clock) -> None:
     clock.reset()
     drawn = draw_problems(learner.task.load("train")[:64], learner.cfg.problems_per_step, number, 0)
     with clock("step"):
-        _, figures = score_step(learner, drawn, number)
+        episodes, figures = score_step(learner, drawn, number)
     clock.count = int(figures["train/tokens"])
+    lengths = [[len(turn.completion.ids) for turn in episode.turns] for episode in episodes]
+    clock.passes = sum(map(max, zip(*lengths))), max(map(sum, lengths))
 
 
 def timed_learner(learner: "Learner", clock: Clock) -> "Learner":
@@ -485,7 +490,9 @@ def step_table(found: dict[str, Any]) -> list[str]:
         lines.append(
             f"| {name} per CPU second | {statistics.median(rates[0]):.1f} | {statistics.median(rates[1]):.1f} | ours / TRL {ratio(pairs)} |"
         )
-    return [*lines, "", f"{len(ours.rows)} pairs of steps."]
+    passes, fewest = ours.median("passes"), ours.median("fewest_passes")
+    barrier = f"The model is run {passes:.0f} times to sample ours; it would be {fewest:.0f} at least without a barrier between attempts."
+    return [*lines, "", f"{len(ours.rows)} pairs of steps. {barrier}"]
 
 
 def prefill_table(found: dict[str, Any]) -> list[str]:

@@ -48,16 +48,19 @@ class Batch:
             index.append(i)
         yield torch.tensor(index), self.rows(torch.tensor(index))
 
-    def split_packed(self, micro_tokens: int, width: int) -> Iterator[tuple[Tensor, "Batch"]]:
-        """The same, with what rows begin with in common read once, in sequences of at most `width` tokens, or of one row."""
+    def split_packed(self, micro_tokens: int, width: int, shares: bool = True) -> Iterator[tuple[Tensor, "Batch"]]:
+        """The same in sequences of at most `width` tokens, or of one row, with no padding within; what rows begin with in common is read
+        once, unless `shares` is False: then they only stand one after the other.
+        """
         rows = self.tokens()
-        sequences = sorted(fill(rows, in_order(rows), width), key=lambda sequence: num_tokens(rows, sequence))
+        ordered = in_order(rows) if shares else [(row, 0) for row in range(len(rows))]
+        sequences = sorted(fill(rows, ordered, width), key=lambda sequence: num_tokens(rows, sequence))
         num = max(1, micro_tokens // width)
         for some in (sequences[start : start + num] for start in range(0, len(sequences), num)):
             index = [row for sequence in some for row, _ in sequence]
             number = {row: i for i, row in enumerate(index)}
             renumbered = [[(number[row], shared) for row, shared in sequence] for sequence in some]
-            read = packed([rows[row] for row in index], renumbered, pad_id=rows[0][0])
+            read = packed([rows[row] for row in index], renumbered, pad_id=rows[0][0], shares=shares)
             yield torch.tensor(index), replace(self.rows(torch.tensor(index)), packed=read)
 
     def per_attempt(self, value_BT: Tensor) -> Tensor:

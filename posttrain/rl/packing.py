@@ -19,12 +19,14 @@ from posttrain.types import TokenIds
 class Packed:
     """`ids` and `position` [R, N]: what the model reads, and how far each token is from its row's start. `end` [R, N]: the place where the
     tokens that go on from it end; 0 in the padding. `node` [B, T]: where each token of each row of the batch stands, r * N + n.
+    `shares` is False where rows only stand one after the other, so that a kernel can tell them apart by their positions.
     """
 
     ids: Tensor
     position: Tensor
     end: Tensor
     node: Tensor
+    shares: bool = True
 
     def seen(self) -> Tensor:
         """Which tokens each token sees, bool [R, N, N]; padding sees itself, as it must see something."""
@@ -33,7 +35,8 @@ class Packed:
         return seen_RNN | (place_N[:, None] == place_N)
 
     def to(self, device: torch.device) -> "Packed":
-        return Packed(**{name: getattr(self, name).to(device) for name in self.__slots__})
+        moved = {name: getattr(self, name).to(device) for name in ("ids", "position", "end", "node")}
+        return Packed(**moved, shares=self.shares)
 
 
 def in_order(rows: Sequence[TokenIds]) -> list[tuple[int, int]]:
@@ -76,7 +79,7 @@ def cheapest_width(rows: Sequence[TokenIds], weights: int, seen: int, most: int)
     return best if best and cost[best] < 0.8 * alone else None
 
 
-def packed(rows: Sequence[TokenIds], sequences: Sequence[Sequence[tuple[int, int]]], pad_id: int) -> Packed:
+def packed(rows: Sequence[TokenIds], sequences: Sequence[Sequence[tuple[int, int]]], pad_id: int, shares: bool = True) -> Packed:
     """All rows, in sequences as `fill` makes them."""
     shape = (len(sequences), max(num_tokens(rows, sequence) for sequence in sequences))
     ids, position, end = torch.full(shape, pad_id), torch.zeros(shape, dtype=torch.long), torch.zeros(shape, dtype=torch.long)
@@ -92,4 +95,4 @@ def packed(rows: Sequence[TokenIds], sequences: Sequence[Sequence[tuple[int, int
             node[row, shared : shared + new] = r * shape[1] + torch.arange(filled, filled + new)
             filled += new
             end.view(-1)[node[row, : len(rows[row])]] = filled
-    return Packed(ids=ids, position=position, end=end, node=node)
+    return Packed(ids=ids, position=position, end=end, node=node, shares=shares)

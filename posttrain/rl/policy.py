@@ -42,7 +42,13 @@ class PolicyConfig:
     """bf16_autocast computes in bfloat16 on float32 weights: with a learning rate of 1e-6 bfloat16 weights would round updates away."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
+    """flash_attention_2 needs the flash-attn package, a GPU and bf16_autocast; rows of many lengths are then read without padding."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+
+    def __post_init__(self) -> None:
+        if self.attention != "sdpa" and self.precision != "bf16_autocast":
+            raise ValueError(f"attention {self.attention} computes in 16 bits only: set precision to bf16_autocast, or attention to sdpa")
 
 
 @config
@@ -105,8 +111,13 @@ class Policy:
         return next(self.model.parameters()).device
 
     def split(self, batch: Batch, micro_tokens: int) -> list[tuple[Tensor, Batch]]:
-        """The batch in micro-batches, (row indices, rows), as they are read fastest: packed where rows begin alike, else by length."""
+        """The batch in micro-batches, (row indices, rows), as they are read fastest: packed where rows begin alike, else by length.
+
+        Flash attention reads rows that stand one after the other without padding and without a mask.
+        """
         core = without_adapter(self.model)
+        if str(core.config._attn_implementation).startswith("flash"):
+            return list(batch.split_packed(micro_tokens, width=micro_tokens, shares=False))
         if can_share(core) and (self.reference is None or can_share(self.reference)):
             config = core.config.get_text_config()
             weights = sum(layer.numel() for layer in core.base_model.parameters()) - core.get_input_embeddings().weight.numel()
@@ -137,7 +148,7 @@ class Policy:
         else:
             packed = batch.packed.to(device)
             ids, node_BT = packed.ids, batch.packed.node
-            mask = attention_mask(core, packed.seen(), packed.position, packed.position)
+            mask = attention_mask(core, packed.seen(), packed.position, packed.position) if packed.shares else None
             read = {"input_ids": ids, "position_ids": packed.position, "attention_mask": mask}
         node_N, back_S = node_BT[sampled_BT].unique(return_inverse=True)
         before_N = torch.empty_like(node_N)
@@ -212,13 +223,13 @@ def load_policy(model: str, reference: str | None, cfg: PolicyConfig, optim: Opt
     from transformers import AutoTokenizer
 
     device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
-    policy = _load(model, "model").to(device)
+    policy = _load(model, "model", cfg.attention).to(device)
     tokenizer = AutoTokenizer.from_pretrained(model)
     if len(tokenizer) > policy.get_input_embeddings().num_embeddings:
         found, expected = len(tokenizer), policy.get_input_embeddings().num_embeddings
         raise ConfigError(f"{model}: the tokenizer has {found} tokens, the model embeds only {expected}; use the model's own tokenizer")
     own_reference = cfg.lora is None or reference is not None
-    frozen = _load(reference or model, "reference").to(device).requires_grad_(False).eval() if own_reference else None
+    frozen = _load(reference or model, "reference", cfg.attention).to(device).requires_grad_(False).eval() if own_reference else None
     if frozen is not None and (known := frozen.get_input_embeddings().num_embeddings) < len(tokenizer):
         raise ConfigError(
             f"reference: {reference!r} has {known} tokens, the model's tokenizer {len(tokenizer)}; expected a model of the same tokenizer"
@@ -233,13 +244,13 @@ def load_policy(model: str, reference: str | None, cfg: PolicyConfig, optim: Opt
     return Policy(policy, frozen, tokenizer, optim, temperature=temperature, autocast=cfg.precision == "bf16_autocast")
 
 
-def _load(name: str, role: str) -> "PreTrainedModel":
+def _load(name: str, role: str, attention: str) -> "PreTrainedModel":
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, attn_implementation=attention)
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"{role}: cannot load {name!r}: {reason}; expected a model folder or a hub id") from None
 

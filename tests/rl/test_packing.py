@@ -98,13 +98,14 @@ def test_packed_rows_give_the_loss_and_the_gradients_of_padded_rows(family, cfg,
     padded = list(batch.split(10_000))
     assert [micro.packed for _, micro in padded] == [None]
     loss, slow = gradients(policy, padded, weight_BT)
-    parts = list(batch.split_packed(600, width=200))
-    assert len(parts) > 1
-    same, fast = gradients(policy, parts, weight_BT)
-    assert same.item() == pytest.approx(loss.item(), abs=1e-6)
     scale = max(gradient.abs().max() for gradient in slow.values())
-    assert all((fast[name] - slow[name]).abs().max() < 1e-6 * max(1, scale) for name in slow)
     assert scale > 1e-3
+    parts = list(batch.split_packed(600, width=200))
+    for split in (parts, list(batch.split_packed(600, width=600, shares=False))):
+        assert len(split) > 1
+        same, fast = gradients(policy, split, weight_BT)
+        assert same.item() == pytest.approx(loss.item(), abs=1e-6)
+        assert all((fast[name] - slow[name]).abs().max() < 1e-6 * max(1, scale) for name in slow)
     for index, micro in parts:
         reference_BT = policy.reference_logprobs(micro)
         assert torch.allclose(reference_BT, policy.reference_logprobs(batch)[index, : reference_BT.shape[1]], atol=2e-5)
@@ -114,3 +115,11 @@ def test_a_policy_packs_where_rows_begin_alike_and_leaves_others_alone(tiny_qwen
     policy = open_policy(tiny_qwen2)
     assert all(micro.packed is not None for _, micro in policy.split(batch_of(alike()), 2048))
     assert all(micro.packed is None for _, micro in policy.split(batch_of([(i, *range(40)) for i in range(30)]), 2048))
+
+
+def test_rows_for_a_kernel_that_tells_them_apart_by_position_stand_one_after_the_other():
+    rows = [(1, 2, 3), (1, 2), (5,)]
+    ((index, micro),) = batch_of(rows).split_packed(6, width=6, shares=False)
+    assert micro.packed.ids.shape == (1, 6)
+    starts = (micro.packed.position[0] == 0).nonzero()[:, 0].tolist()
+    assert [rows[i] for i in index] == [tuple(part.tolist()) for part in micro.packed.ids[0].tensor_split(starts[1:])]
