@@ -52,6 +52,8 @@ class Size:
     told: int = 0
     tokens: int = 4096
     """Tokens of one forward and backward pass."""
+    ends: int = 24
+    """One id in so many ends a row."""
 
 
 SIZES = {
@@ -71,14 +73,14 @@ SIZES = {
 
 
 def make_model(folder: Path, size: Size) -> Path:
-    """A random model; one id in 24 ends a row, so that rows have many lengths, as those of a trained model have."""
+    """A random model of which many ids end a row, so that rows have many lengths, as those of a trained model have."""
     import torch
     from transformers import GenerationConfig, Qwen2Config, Qwen2ForCausalLM
 
     from posttrain.sft.tokenizer import word_tokenizer
 
     tokenizer = word_tokenizer(f" {n}" for n in range(100))
-    ends = [tokenizer.eos_token_id, *range(len(tokenizer), size.vocab, 24)]
+    ends = [tokenizer.eos_token_id, *range(len(tokenizer), size.vocab, size.ends)]
     torch.manual_seed(0)
     model = Qwen2ForCausalLM(
         Qwen2Config(
@@ -365,17 +367,20 @@ def step_part(name: str, base: str | None, rounds: int) -> dict[str, Any]:
 
 
 def prefill_part(rounds: int) -> dict[str, Any]:
-    """The cost of reading first and second prompts, the second ones behind kept rows and all over again, on the 4-layer model."""
+    """The cost of reading first and second prompts on the 4-layer model, four samples of a prompt: the second ones behind kept rows, all
+    over again with their common prompt read once, and each by itself.
+    """
     from transformers import AutoModelForCausalLM
 
     from posttrain.sampling.hf import HFEngine
 
-    size = replace(SIZES["small"], max_tokens=48)
+    size = replace(SIZES["small"], max_tokens=96, ends=128)
     rows = []
     with tempfile.TemporaryDirectory() as work:
         folder = make_model(Path(work), size)
         model = AutoModelForCausalLM.from_pretrained(folder, dtype="float32").eval()
-        engine, plain = (HFEngine(model, model.generation_config.eos_token_id, pad_id=0) for _ in range(2))
+        engine, plain, alone = (HFEngine(model, model.generation_config.eos_token_id, pad_id=0) for _ in range(3))
+        alone._reader = None
         for number in range(rounds + 1):
             draw = random.Random(number)
             prompts: list[TokenIds] = [ids for _ in range(2) for ids in [tuple(draw.randrange(4, 360) for _ in range(128))] * 4]
@@ -385,13 +390,13 @@ def prefill_part(rounds: int) -> dict[str, Any]:
             told = tuple(draw.randrange(4, 360) for _ in range(16))
             second = [(*prompt, *one.ids, *told) for prompt, one in zip(prompts, made)]
             again, fresh = _cpu(plain.generate, second, Sampling(max_tokens=1), seeds)
+            apart, _ = _cpu(alone.generate, second, Sampling(max_tokens=1), seeds)
             kept, found = _cpu(engine.generate, second, Sampling(max_tokens=1), seeds)
             assert [one.ids for one in found] == [one.ids for one in fresh]
             shared = sum(len(prompt) + len(one.ids) for prompt, one in zip(prompts, made))
             cached = sum(one.num_cached or 0 for one in found)
-            rows.append(
-                {"first_s": first, "again_s": again, "kept_s": kept, "cached": cached, "shared": shared, "all": sum(map(len, second))}
-            )
+            seconds = {"first_s": first, "again_s": again, "apart_s": apart, "kept_s": kept}
+            rows.append(seconds | {"cached": cached, "shared": shared, "all": sum(map(len, second))})
             print(f"prefill: {rows[-1]}", flush=True)
     return {"part": "prefill", "rows": rows[1:]}
 
@@ -497,9 +502,15 @@ def step_table(found: dict[str, Any]) -> list[str]:
 
 def prefill_table(found: dict[str, Any]) -> list[str]:
     rows = found["rows"]
-    titles = {"first_s": "first prompts", "again_s": "second prompts, all over again", "kept_s": "second prompts, rows kept"}
+    titles = {
+        "first_s": "first prompts",
+        "apart_s": "second prompts, each by itself",
+        "again_s": "second prompts, what samples share read once",
+        "kept_s": "second prompts, rows kept",
+    }
     ratios = {
-        "kept / again": ("kept_s", "again_s"),
+        "kept / each by itself": ("kept_s", "apart_s"),
+        "kept / shared read once": ("kept_s", "again_s"),
         "second, kept / first": ("kept_s", "first_s"),
         "cached, of the tokens that were there before": ("cached", "shared"),
         "cached, of all tokens of second prompts": ("cached", "all"),

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.config import ConfigError, build, config, dump, load, merge, read_flags, read_yaml
-from posttrain.evaluation.run import Suite
+from posttrain.evaluation.suite import Suite
 from posttrain.rl.score import Config as ScoreConfig
 from posttrain.sampling.engine import HFEngineConfig, VLLMEngineConfig
 from posttrain.schema import describe

@@ -48,8 +48,8 @@ class ServerEngineConfig:
     """Any OpenAI-compatible endpoint that completes token ids: for evaluation, as weights cannot be pushed to it."""
 
     kind: Literal["server"] = "server"
-    url: str
-    """Where it listens, up to and including /v1."""
+    url: str | tuple[str, ...] = Field(min_length=1)
+    """Where it listens, up to and including /v1; or a list of several that serve the same model, each given its share of the rows."""
     model: str
     """The name that the server gives the model."""
     token_ids: bool = True
@@ -59,7 +59,7 @@ class ServerEngineConfig:
     api_key_env: str = ""
     """Name of the environment variable that holds the API key; empty sends none."""
     concurrency: PositiveInt = 16
-    """Requests under way at a time."""
+    """Requests under way at a time, per server."""
     timeout_s: PositiveFloat = 600.0
     """Longest wait for one answer, seconds."""
     retries: Annotated[int, Field(ge=0)] = 4
@@ -104,22 +104,31 @@ def open_engine(
             text_stops=text_stops,
             timeout_s=cfg.timeout_s,
         )
+    return _open_server(cfg, tokenizer, eos_ids)
+
+
+def _open_server(cfg: ServerEngineConfig, tokenizer: "PreTrainedTokenizerBase", eos_ids: Sequence[int]) -> Engine:
     from posttrain.sampling.server import ServerEngine
+    from posttrain.sampling.several import SeveralServers
 
     if cfg.api_key_env and not os.environ.get(cfg.api_key_env):
         raise EngineError(f"engine.api_key_env names {cfg.api_key_env}, but that environment variable is not set")
-    return ServerEngine(
-        cfg.url,
-        cfg.model,
-        tokenizer,
-        eos_ids,
-        token_ids=cfg.token_ids,
-        max_length=cfg.max_length,
-        api_key=os.environ[cfg.api_key_env] if cfg.api_key_env else "none",
-        concurrency=cfg.concurrency,
-        timeout_s=cfg.timeout_s,
-        retries=cfg.retries,
-    )
+    servers = [
+        ServerEngine(
+            url,
+            cfg.model,
+            tokenizer,
+            eos_ids,
+            token_ids=cfg.token_ids,
+            max_length=cfg.max_length,
+            api_key=os.environ[cfg.api_key_env] if cfg.api_key_env else "none",
+            concurrency=cfg.concurrency,
+            timeout_s=cfg.timeout_s,
+            retries=cfg.retries,
+        )
+        for url in ((cfg.url,) if isinstance(cfg.url, str) else cfg.url)
+    ]
+    return servers[0] if len(servers) == 1 else SeveralServers(servers)
 
 
 def _open_hf(
