@@ -123,3 +123,14 @@ def test_rows_for_a_kernel_that_tells_them_apart_by_position_stand_one_after_the
     assert micro.packed.ids.shape == (1, 6)
     starts = (micro.packed.position[0] == 0).nonzero()[:, 0].tolist()
     assert [rows[i] for i in index] == [tuple(part.tolist()) for part in micro.packed.ids[0].tensor_split(starts[1:])]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_packed_rows_under_autocast_are_as_near_to_float32_as_padded_rows(family, tiny_folder):
+    batch = batch_of(alike())
+    exact = open_policy(tiny_folder(family)).logprobs(batch).detach()
+    policy = open_policy(tiny_folder(family), PolicyConfig(precision="bf16_autocast"))
+    ((index, micro),) = batch.split_packed(10_000, width=10_000)
+    for near in (policy.logprobs(micro), policy.reference_logprobs(micro)):
+        assert not torch.equal(near, exact[index])
+        assert (near - exact[index]).abs().mean() < 0.05
