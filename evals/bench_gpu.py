@@ -61,7 +61,7 @@ def open_learner(folder: Path, size: Size, device: str, lora: bool = False) -> "
     from importlib.util import find_spec
 
     from posttrain.config import build
-    from posttrain.evaluation.run import open_chat
+    from posttrain.evaluation.model import open_chat
     from posttrain.rl.loop import Learner
     from posttrain.rl.policy import load_policy
     from posttrain.rl.recipe import Config

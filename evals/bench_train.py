@@ -121,7 +121,7 @@ def words_task(size: Size) -> Task:
 def opened(folder: Path, size: Size, sums: dict[str, Any] | None) -> "tuple[Learner, Task]":
     """Our learner: Stage II of SCoRe."""
     from posttrain.config import build
-    from posttrain.evaluation.run import open_chat
+    from posttrain.evaluation.model import open_chat
     from posttrain.rl.loop import Learner
     from posttrain.rl.policy import load_policy
     from posttrain.rl.recipe import Config
@@ -157,7 +157,7 @@ def trl_trainer(folder: Path, size: Size, task: Task, steps: int, out: Path, clo
     from transformers import AutoModelForCausalLM, AutoTokenizer, PrinterCallback
     from trl import GRPOConfig, GRPOTrainer
 
-    from posttrain.evaluation.run import open_chat
+    from posttrain.evaluation.model import open_chat
 
     chat, _ = open_chat(str(folder))
     problems = task.load("train")[:64]

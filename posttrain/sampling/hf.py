@@ -10,11 +10,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
+from posttrain.sampling.drawing import draw, uniforms
 from posttrain.sampling.kept import KeptRows
 from posttrain.sampling.reader import PrefixReader, can_share, slides
 from posttrain.sampling.weights import checked, checkpoint_names
@@ -290,33 +290,6 @@ class HFEngine:
         ids_1T = torch.tensor([row], device=self._device)
         logits_TV = self.model(input_ids=ids_1T, use_cache=False, logits_to_keep=num + 1).logits[0, :-1].float()
         return tuple(logits_TV.log_softmax(-1).gather(-1, ids_1T[0, len(row) - num :, None])[:, 0].tolist())
-
-
-def draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Tokens [B] by inverse CDF of softmax(logits / temperature) at `uniform_B` in [0, 1), and their log-probabilities [B].
-
-    Temperature 0 takes the likeliest token, with its log-probability under the plain softmax. The CDF is summed in float64: in
-    float32 the sum over a vocabulary of 150k ids is off by more than the probability of a rare token.
-    """
-    logp_BV = (logits_BV.float() / (temperature or 1.0)).log_softmax(-1)
-    if logp_BV.amax(-1).isnan().any():
-        raise EngineError("hf: the model's logits are not finite; are its weights?")
-    if temperature == 0:
-        token_B = logp_BV.argmax(-1)
-    else:
-        assert uniform_B is not None
-        cdf_BV = logp_BV.double().exp().cumsum(-1)
-        target_B1 = uniform_B[:, None] * cdf_BV[:, -1:]  # below the total even for the largest number below 1, so some token is found
-        token_B = torch.searchsorted(cdf_BV, target_B1, right=True)[:, 0]
-    return token_B, logp_BV.gather(-1, token_B[:, None])[:, 0]
-
-
-def uniforms(seeds: Sequence[int], steps: int) -> np.ndarray:
-    """Uniform numbers in [0, 1), [B, T], float64: row i from a counter-based generator keyed by `seeds[i]`, the same for every T."""
-    numbers = np.empty((len(seeds), steps))
-    for row, seed in zip(numbers, seeds):
-        np.random.Generator(np.random.Philox(key=seed)).random(out=row)
-    return numbers
 
 
 @contextmanager
