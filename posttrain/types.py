@@ -156,6 +156,8 @@ class Task:
     """The self-correction instruction p of arXiv 2409.12917: says that an error may exist, never whether one does."""
     grade: Callable[[Sequence[tuple[Problem, str]]], list[Verdict]]
     answer: Callable[[str], str | None]
+    source: str = ""
+    """The text of the user's file that defines it. It is kept with what was made by it, which is not gone on with under another."""
 
 
 class Engine(Protocol):

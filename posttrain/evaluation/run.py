@@ -19,7 +19,7 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from posttrain.config import ConfigError, build, load, read_yaml
+from posttrain.config import ConfigError, build, dump, load, read_yaml
 from posttrain.evaluation.groups import ALL_BY
 from posttrain.evaluation.metrics import NothingScored, Summary, breakdown, summarise
 from posttrain.evaluation.model import identity, load_engine
@@ -31,7 +31,7 @@ from posttrain.prompting.raw import PromptFormat
 from posttrain.rollout.log import Sampler, sample_into
 from posttrain.rollout.self_correct import Rollout, first_attempts, self_correct
 from posttrain.rollout.store import read_episodes
-from posttrain.run import provenance, write_atomic
+from posttrain.run import keep_source, provenance, write_atomic
 from posttrain.sampling.cache import CachedEngine
 from posttrain.sampling.engine import ServerEngineConfig
 from posttrain.schema import describe, plain
@@ -47,8 +47,7 @@ Several suite files merge left to right, and --key.path VALUE flags win over all
 The same command goes on with an interrupted evaluation, also with another number of --shards or other servers. With a suite, --help
 lists every key.
 """
-
-
+ALONE = ("--help", "--dry-run")  # words that take no value
 MODULES = {"icl": "posttrain.evaluation.icl.run", "battery": "posttrain.evaluation.battery"}  # kind of suite -> its module, if not this
 
 
@@ -86,6 +85,7 @@ def fill(
 ) -> Summary | Sampled:
     """As `evaluate`, with these workers."""
     claim(out, {"model": model, **plain(suite)}, suite)
+    keep_source(out, task.source)
     write_prompts(out / "prompts.jsonl", problems, task, chat, suite)
     episodes = sample_into(out / "episodes.jsonl", problems, samplers, samples=suite.samples, chunk=suite.chunk, name=name)
     return sum_up(episodes, out, model=model, name=name)
@@ -107,10 +107,11 @@ def sum_up(episodes: Sequence[Episode], out: Path, *, model: str, name: str) -> 
 
 def write_prompts(file: Path, problems: Sequence[Problem], task: Task, chat: PromptFormat, suite: Suite) -> None:
     """The text of each problem's first prompt, once, as the model reads it; and of what is asked for every later attempt."""
+    if file.exists():
+        return
     rows: list[dict[str, Any]] = [{"problem": problem.id, "prompt": chat.render(task.ask(problem))} for problem in problems]
     rows += [{"problem": None, "revise": task.revise}] if suite.attempts > 1 else []
-    if not file.exists():
-        write_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
 def sampler_of(task: Task, engine: Engine, chat: PromptFormat, how: Rollout) -> Sampler:
@@ -153,6 +154,7 @@ def cli(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="folder for the results (default: runs/eval/<suite>/<model name>)")
     parser.add_argument("--checkpoints", metavar="all|STEPS", help="--model is a run: evaluate these of its checkpoints, e.g. 50,100")
     parser.add_argument("--against", metavar="MODEL", help="with several suites (kind battery): evaluate this one too, and test the gain")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved suite and stop")
     parser.add_argument("-h", "--help", action="store_true", help="with a suite: list its keys")
     own_words, flags = _split(argv)
     own = parser.parse_args(own_words)
@@ -168,6 +170,9 @@ def cli(argv: Sequence[str]) -> int:
         print("\nKeys:\n" + "\n".join(keys))
         return 0
     cfg = load(cls, own.suite, flags)
+    if own.dry_run:
+        print(dump(cfg), end="")
+        return 0
     if not own.model:
         raise ConfigError("--model is missing: name the folder or hub id of the model to evaluate")
     for flag, given, needs in (("--checkpoints", own.checkpoints, "eval"), ("--against", own.against, "battery")):
@@ -284,8 +289,8 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         if not word.startswith("--"):
             own.append(word)
             continue
-        side = own if word.partition("=")[0] in ("--model", "--out", "--help", "--checkpoints", "--against") else flags
+        side = own if word.partition("=")[0] in ("--model", "--out", "--checkpoints", "--against", *ALONE) else flags
         side.append(word)
-        if "=" not in word and word != "--help":
+        if "=" not in word and word not in ALONE:
             side += [value for value in [next(words, None)] if value is not None]
     return own, flags

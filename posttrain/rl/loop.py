@@ -14,11 +14,13 @@ import torch
 from tqdm import tqdm
 
 from posttrain.evaluation.metrics import NothingScored
+from posttrain.progress import progress_bar
 from posttrain.prompting.chat import ChatFormat
 from posttrain.rl import checkpoint
 from posttrain.rl.guards import alarms
 from posttrain.rl.policy import Policy
 from posttrain.rl.recipe import Config
+from posttrain.rl.tracking import tracking
 from posttrain.rollout.problems import draw_problems
 from posttrain.rollout.self_correct import FirstAttempts
 from posttrain.rollout.store import write_episodes
@@ -70,10 +72,12 @@ def run_steps(run: Run, step: Step, look: Look) -> int:
     name = folder.path.name
     history = [row for row in folder.metrics() if row["step"] > 0]
     told: set[str] = set()
-    if run.start == 0 and held_out:
-        with _faults_told(folder, 0, held_out):
-            folder.log(0, look(held_out))
-    with _Sigterm() as sigterm, tqdm(total=cfg.steps, initial=run.start, desc=name, unit="step", dynamic_ncols=True) as bar:
+    with tracking(cfg.tracker, folder, cfg) as track, _Sigterm() as sigterm, progress_bar(cfg.steps, name, "step", run.start) as bar:
+        if run.start == 0 and held_out:
+            with _faults_told(folder, 0, held_out):
+                first = look(held_out)
+                folder.log(0, first)
+                track(0, first)
         for number in range(run.start + 1, cfg.steps + 1):
             last, drawn = number == cfg.steps, draw_problems(run.problems, cfg.problems_per_step, number, cfg.seed)
             with _faults_told(folder, number, drawn):
@@ -82,6 +86,7 @@ def run_steps(run: Run, step: Step, look: Look) -> int:
                     figures |= look(held_out)
                 history.append(figures)
                 folder.log(number, figures)
+                track(number, figures)
                 stops = sigterm.came and not last  # asked once: a signal from here on is for the next step, which then is saved
                 if last or stops or number % cfg.checkpoint.every == 0:
                     write_episodes(folder.path / "episodes" / f"step_{number:06d}.jsonl", episodes)
@@ -90,8 +95,9 @@ def run_steps(run: Run, step: Step, look: Look) -> int:
                 if what not in told:
                     tqdm.write(f"{name}: step {number}: WARNING: {text}")
                 told.add(what)
+            said = [f"{key[10:]} {value:.1%}" for key, value in figures.items() if key.startswith("train/acc_")]
+            bar.set_postfix_str(" ".join([*said, *(f"[{what}]" for what in told)]), refresh=False)
             bar.update()
-            bar.set_postfix_str(" ".join(f"{key[10:]} {value:.1%}" for key, value in figures.items() if key.startswith("train/acc_")))
             if stops:
                 tqdm.write(f"{name}: stopped by SIGTERM after step {number}; its checkpoint is written, --resume goes on from there")
                 return INTERRUPTED

@@ -11,12 +11,13 @@ from posttrain.rl.guards import GuardConfig
 from posttrain.rl.loss import KLEstimator
 from posttrain.rl.policy import OptimConfig, PolicyConfig
 from posttrain.rl.reward import BonusTo
+from posttrain.rl.tracking import TrackerName
 from posttrain.sampling.engine import EngineConfig, HFEngineConfig
 from posttrain.tasks import TaskConfig
 
 COSTS = (  # keys of speed and memory that change results by rounding at most: a resumed run may have others
     *(f"engine.{key}" for key in ("timeout_s", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager", "max_rows", "max_cache_tokens")),
-    *("micro_tokens", "policy.gradient_checkpointing", "checkpoint.keep"),
+    *("micro_tokens", "policy.gradient_checkpointing", "checkpoint.keep", "tracker"),
 )
 
 
@@ -113,6 +114,8 @@ class Config:
     checkpoint: CheckpointConfig = CheckpointConfig()
     validation: ValidationConfig = ValidationConfig()
     guards: GuardConfig = GuardConfig()
+    tracker: TrackerName = "none"
+    """Where figures also go, besides metrics.jsonl; each is a package to install."""
     seed: int = 0
 
     def __post_init__(self) -> None:

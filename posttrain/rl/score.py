@@ -36,9 +36,10 @@ from posttrain.rl.loss import kl_estimate, kl_loss, reinforce
 from posttrain.rl.policy import load_policy
 from posttrain.rl.recipe import COSTS, Config
 from posttrain.rl.reward import returns_to_go, rewards, sampled_attempts, shaped_reward
+from posttrain.rl.tracking import check_tracker
 from posttrain.rollout.self_correct import FirstAttempts, Rollout, first_attempts, self_correct
 from posttrain.rollout.store import read_episodes
-from posttrain.run import RunFolder
+from posttrain.run import RunFolder, keep_source
 from posttrain.sampling.engine import open_engine
 from posttrain.tasks import make_task
 from posttrain.types import EngineError, Episode, Problem, Sampling
@@ -147,6 +148,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
 @contextlib.contextmanager
 def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
     """Everything that a run needs, restored from its last checkpoint under `resume`; the engine is closed at the end."""
+    check_tracker(cfg.tracker)
     task = make_task(cfg.task)
     problems = task.load(cfg.split)
     held_out = task.load(cfg.validation.split)[: cfg.validation.problems] if cfg.validation.every else []
@@ -154,6 +156,7 @@ def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
     chat, pad_id = open_chat(cfg.model)
     policy = load_policy(cfg.model, cfg.reference, cfg.policy, cfg.optim, cfg.sampling.temperature, cfg.seed)
     folder = RunFolder(out, cfg, resume=resume, free=COSTS)
+    keep_source(out, task.source)
     last = checkpoint.latest(out)
     if last is not None:
         checkpoint.restore(last, policy)

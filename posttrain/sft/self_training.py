@@ -17,7 +17,7 @@ from posttrain.evaluation.model import open_chat
 from posttrain.rollout.log import sample_into
 from posttrain.rollout.problems import draw_problems
 from posttrain.rollout.self_correct import Rollout
-from posttrain.run import RunFolder, seed_for
+from posttrain.run import RunFolder, keep_source, seed_for
 from posttrain.sampling.engine import EngineConfig, HFEngineConfig, open_engine
 from posttrain.sft.fit import FitConfig, fit, load_model, rows_of, save
 from posttrain.sft.traces import Traces, balance, select
@@ -79,6 +79,7 @@ class Config:
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Run all rounds into `out`; under `resume` finished rounds are left as they are. Raises `NothingSelected`, `ConfigError`."""
     folder = RunFolder(out, cfg, resume=resume)
+    keep_source(out, make_task(cfg.task).source)
     done = sum((out / f"round_{i}" / "model").is_dir() for i in range(1, cfg.rounds + 1))
     folder.forget_after(done * cfg.fit.steps)
     sampler = str(out / f"round_{done}" / "model") if done else cfg.model
