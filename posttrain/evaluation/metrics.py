@@ -164,6 +164,16 @@ def training_row(episodes: Sequence[Episode], prefix: str) -> dict[str, float]:
     }
 
 
+def cached_share(episodes: Sequence[Episode]) -> list[float]:
+    """Of each attempt's prompt tokens, the share whose keys and values the engine had already, none where it cannot tell."""
+    shares = []
+    for turns in zip(*(episode.turns for episode in episodes), strict=True):
+        asked = [turn for turn in turns if not turn.given]
+        read = sum(len(turn.prompt_ids) for turn in asked)
+        shares.append(sum(turn.completion.num_cached or 0 for turn in asked) / max(1, read))
+    return shares
+
+
 def from_row(row: dict[str, Any]) -> Summary:
     """The summary whose `dataclasses.asdict` was written as JSON."""
 

@@ -17,7 +17,7 @@ from posttrain.tasks import TaskConfig
 
 COSTS = (  # keys of speed and memory that change results by rounding at most: a resumed run may have others
     *(f"engine.{key}" for key in ("timeout_s", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager", "max_rows", "max_cache_tokens")),
-    *("micro_batch", "policy.gradient_checkpointing", "checkpoint.keep", "tracker"),
+    *("micro_tokens", "policy.gradient_checkpointing", "checkpoint.keep", "tracker"),
 )
 
 
@@ -109,8 +109,8 @@ class Config:
     engine: EngineConfig = HFEngineConfig()
     policy: PolicyConfig = PolicyConfig()
     optim: OptimConfig
-    micro_batch: PositiveInt = 64
-    """Episodes per forward and backward pass: memory only, the update does not depend on it."""
+    micro_tokens: PositiveInt = 4096
+    """Tokens per forward and backward pass, padding included, and at least one episode: memory only, the update does not depend on it."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     validation: ValidationConfig = ValidationConfig()
     guards: GuardConfig = GuardConfig()

@@ -59,9 +59,8 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int, history
         raise TrainingError(f"{said}; the first says {_first_failure(episodes)!r}")
     batch = collate(episodes, policy.tokenizer.pad_token_id or 0)
     clock.lap("rollout_s")
-    with torch.no_grad():
-        micros = [(index, policy.reference_logprobs(micro)) for index, micro in batch.split(cfg.micro_batch)]
-    reference_BT = _scatter(micros, like=batch.sampler_logp)
+    micros = policy.split(batch, cfg.micro_tokens)
+    reference_BT = _scatter([(index, policy.reference_logprobs(micro)) for index, micro in micros], like=batch.sampler_logp)
     clock.lap("reference_s")
 
     coef_K = torch.tensor(kl_coefficients(cfg.kl.coef, cfg.kl.target, history))
@@ -70,8 +69,8 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int, history
     advantage_BK = credit(reward_BK, coef_K * kl_BK, counts_BK, cfg)
     rows_K = informative_rows(advantage_BK, cfg.samples)
 
-    total_loss, micros = 0.0, []
-    for index, micro in batch.split(cfg.micro_batch):
+    total_loss, found = 0.0, []
+    for index, micro in micros:
         logp_BT = policy.logprobs(micro)
         loss = reinforce(logp_BT, advantage_BK[index], micro, rows_K, cfg.importance_cap)
         loss = loss + kl_loss(logp_BT, reference_BT[index, : micro.ids.shape[1]], micro, coef_K, len(episodes), cfg.kl.estimator)
@@ -79,15 +78,16 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int, history
             raise TrainingError(f"the loss is {loss.item()}")
         policy.backward(loss)
         total_loss += loss.item()
-        micros.append((index, logp_BT.detach()))
+        found.append((index, logp_BT.detach()))
     update = policy.update()
     clock.lap("update_s")
-    gap_BT = (_scatter(micros, like=batch.sampler_logp) - batch.sampler_logp).abs()
+    gap_BT = (_scatter(found, like=batch.sampler_logp) - batch.sampler_logp).abs()
     tokens_K = batch.per_attempt(torch.ones_like(gap_BT)).sum(0)
     figures = {
         **metrics.training_row([e for e in episodes if not e.turns[0].given] or episodes, "train/"),
         **_by_attempt("train/kl", kl_BK.sum(0) / counts_BK.sum(0).clamp(min=1)),
         **_by_attempt("train/kl_coef", coef_K),
+        **_by_attempt("train/cached", metrics.cached_share(episodes)),
         **_by_attempt("train/gap", batch.per_attempt(gap_BT).sum(0) / tokens_K.clamp(min=1)),
         **_by_attempt("train/zero_variance", zero_variance_share(leave_one_out(reward_BK, cfg.samples, scored_B), cfg.samples)),
         "train/reward": float((reward_BK[scored_B] * torch.tensor(cfg.weight)).sum(1).mean()),
