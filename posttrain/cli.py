@@ -29,7 +29,7 @@ VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does
     "prompt": ("posttrain.evaluation.prompt", "build many-shot prompts, sample their shots, or show the prompts of a recipe or suite"),
     "grade": ("posttrain.grading.file", "grade a file of answers"),
     "report": ("posttrain.evaluation.show", "make the table and the page that shows one or more runs"),
-    "data": ("posttrain.tasks.check", "check data sets: every reference must pass its own grader"),
+    "data": ("posttrain.tasks.data", "check data sets: do references pass their own grader, is a test set trained on?"),
 }
 EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 the call or its input was wrong, 143 stopped by SIGTERM after a checkpoint."
 TRAIN_HELP = """\

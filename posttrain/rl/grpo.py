@@ -4,6 +4,7 @@ Nothing of the loop here is ours. What TRL counts per process is set so that one
 of `samples` answers, one update.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,7 +15,8 @@ from posttrain.config import config
 from posttrain.run import RunFolder
 from posttrain.sft.fit import load_model, progress, save
 from posttrain.tasks import TaskConfig, make_task
-from posttrain.types import Task
+from posttrain.tasks.decontaminate import note, training_set
+from posttrain.types import Problem, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
@@ -40,6 +42,8 @@ class Config:
     """Coefficient of the KL to the model as it was, in the loss."""
     loss_type: Literal["grpo", "dr_grpo", "bnpo", "dapo"] = "grpo"
     """How token losses are averaged; grpo is the paper's."""
+    decontaminate: tuple[str, ...] | None = None
+    """Evaluation sets whose questions are not trained on: splits of the task, or suites' files. null: its own test split, [] none."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     lr: PositiveFloat
     """AdamW, constant after the warm-up."""
@@ -63,13 +67,14 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     if (out / "model" / "config.json").exists():
         return 0
     folder.forget_after(-1)
-    task = make_task(cfg.task)
+    task, clean = make_task(cfg.task), training_set(cfg.task, cfg.split, cfg.decontaminate)
+    note(folder, clean)
     model, tokenizer = load_model(cfg.model)
     trainer = GRPOTrainer(
         model=model,
         args=settings(cfg, folder.path / "trainer"),
-        reward_funcs=Reward(task, cfg.split),
-        train_dataset=questions(task, cfg.split),
+        reward_funcs=Reward(task, clean.problems),
+        train_dataset=questions(task, clean.problems),
         processing_class=tokenizer,
         callbacks=[progress(cfg.steps, folder, keep=partial(_figures, cfg.problems_per_step * cfg.samples))],
     )
@@ -84,19 +89,19 @@ class Reward:
 
     __name__ = "correct"
 
-    def __init__(self, task: Task, split: str) -> None:
-        self.task, self.problems = task, task.load(split)
+    def __init__(self, task: Task, problems: Sequence[Problem]) -> None:
+        self.task, self.problems = task, problems
 
     def __call__(self, completions: list[list[dict[str, str]]], number: list[int], **_: Any) -> list[float | None]:
         verdicts = self.task.grade([(self.problems[n], turns[0]["content"]) for n, turns in zip(number, completions)])
         return [float(verdict.correct) if verdict.scored else None for verdict in verdicts]
 
 
-def questions(task: Task, split: str) -> "Dataset":
-    """The split as TRL wants it: the messages of each question, and the number of its problem."""
+def questions(task: Task, problems: Sequence[Problem]) -> "Dataset":
+    """The problems as TRL wants them: the messages of each question, and the number of its problem."""
     from datasets import Dataset
 
-    asked = [[{"role": m.role, "content": m.content} for m in task.ask(problem)] for problem in task.load(split)]
+    asked = [[{"role": m.role, "content": m.content} for m in task.ask(problem)] for problem in problems]
     return Dataset.from_dict({"prompt": asked, "number": list(range(len(asked)))})
 
 

@@ -42,6 +42,7 @@ from posttrain.run import RunFolder
 from posttrain.sampling.engine import open_engine
 from posttrain.tasks import make_task
 from posttrain.types import EngineError, Episode, Problem, Sampling
+from posttrain.tasks.decontaminate import note, training_set
 
 
 def score_step(learner: Learner, problems: Sequence[Problem], step: int, history: History = ()) -> tuple[list[Episode], Figures]:
@@ -148,9 +149,9 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
 def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
     """Everything that a run needs, restored from its last checkpoint under `resume`; the engine is closed at the end."""
     task = make_task(cfg.task)
-    problems = task.load(cfg.split)
+    clean = training_set(cfg.task, cfg.split, cfg.decontaminate)
     held_out = task.load(cfg.validation.split)[: cfg.validation.problems] if cfg.validation.every else []
-    given = _offline(cfg, problems)
+    given = _offline(cfg, clean.problems)
     chat, pad_id = open_chat(cfg.model)
     policy = load_policy(cfg.model, cfg.reference, cfg.policy, cfg.optim, cfg.sampling.temperature, cfg.seed)
     folder = RunFolder(out, cfg, resume=resume, free=COSTS)
@@ -165,10 +166,11 @@ def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
     except (EngineError, ConfigError):
         folder.abandon()
         raise
+    note(folder, clean)
     try:
         share = cfg.offline.share if cfg.offline else 0.0
         learner = Learner(policy=policy, engine=engine, task=task, chat=chat, cfg=cfg, given=given, given_share=share)
-        yield Run(learner=learner, folder=folder, problems=problems, held_out=held_out, start=last.step if last else 0)
+        yield Run(learner=learner, folder=folder, problems=clean.problems, held_out=held_out, start=last.step if last else 0)
     finally:
         engine.close()
 
