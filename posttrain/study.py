@@ -15,6 +15,7 @@ from pydantic import Field
 from posttrain.complaint import nearest
 from posttrain.config import ConfigError, build, config, read_yaml
 from posttrain.evaluation import report, show
+from posttrain.evaluation.budget import recorded
 from posttrain.evaluation.rows import study_sources
 from posttrain.evaluation.run import Suite, evaluate_model
 from posttrain.run import RunFolder
@@ -26,7 +27,7 @@ TRAINERS = {
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",
 }
-SHOWN = ("title", "against", "notes")  # keys that change only what the page says: a study gone on with may have others
+SHOWN = ("title", "against", "notes")  # keys that change only what the page says: a study gone on with may have others, and more runs
 
 
 @config
@@ -38,6 +39,8 @@ class StudyRun:
     changes: dict[str, Any] = Field(default_factory=dict)
     """Keys that differ from the recipe's, nested as there: an ablation is a recipe and its changes."""
     model: str | None = None
+    hub: str | None = None
+    """Folder or hub id of a model that no run here makes: evaluated as it is, and started from by the runs that name this one."""
     """Name of the earlier run whose model this one starts from; null keeps the recipe's own."""
     reference: str | None = None
     """Name of the earlier run whose model is the KL reference."""
@@ -76,9 +79,11 @@ class Config:
             for word in (run.model, run.reference, run.after, run.first_attempts):
                 if word is not None and word not in names:
                     raise ValueError(f"runs.{name}: names {word!r}, expected an earlier run{nearest(word, names)}")
-            if run.recipe is None and run.model is None:
+            if run.recipe is None and run.model is None and run.hub is None:
                 raise ValueError(f"runs.{name}: has neither a recipe nor a model: nothing to train and nothing to evaluate")
             names.append(name)
+            if run.hub and (run.recipe or run.model):
+                raise ValueError(f"runs.{name}: names the model {run.hub!r} in `hub`, which is only evaluated: leave out recipe and model")
         labels = [run.label for run in self.runs.values() if run.label]
         if twice := [label for label in labels if labels.count(label) > 1]:
             raise ValueError(f"runs: several have the label {twice[0]!r}: give each its own, as it names a row of the table")
@@ -102,7 +107,8 @@ class Job:
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Run everything, print the table, write OUT/table.*, report.html and figure.png; returns the code of the first run that stops."""
     jobs = {seed: list(_plan(cfg, out / f"seed{seed}", seed)) for seed in cfg.seeds}  # every recipe is checked before anything runs
-    RunFolder(out, cfg, resume=resume, free=SHOWN)
+    known = recorded(out).get("runs", {})
+    RunFolder(out, cfg, resume=resume, free=(*SHOWN, *(f"runs.{name}" for name in cfg.runs if name not in known)))
     for seed in cfg.seeds:
         for job in jobs[seed]:
             if job.trainer and (code := job.trainer.main(job.recipe, job.folder, True)):
@@ -156,6 +162,8 @@ def _model_of(cfg: Config, out: Path, name: str) -> Path:
     """Where a run's model stands: in its own folder, or in that of the run which it only evaluates."""
     run = cfg.runs[name]
     return out / name / "model" if run.recipe else _model_of(cfg, out, run.model)
+    if run.hub:
+        return Path(run.hub)
 
 
 def _attempts_of(cfg: Config, out: Path, name: str) -> str:

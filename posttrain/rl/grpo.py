@@ -24,6 +24,16 @@ if TYPE_CHECKING:
 
 
 @config
+class Colocated:
+    """vLLM as TRL runs it, with TRL's own correction where its probabilities differ from the trainer's."""
+
+    max_model_len: PositiveInt
+    """Longest prompt plus completion, in tokens."""
+    gpu_memory_utilization: float = Field(default=0.35, gt=0, lt=1)
+    """Share of the GPU's memory for vLLM; the rest is for training."""
+
+
+@config
 class Config:
     """Single-turn GRPO (arXiv 2402.03300) by TRL."""
 
@@ -32,6 +42,8 @@ class Config:
     """Folder or hub id."""
     task: TaskConfig
     split: str = "train"
+    decontaminate: tuple[str, ...] | None = None
+    """Evaluation sets whose questions are not trained on: splits of the task, or suites' files. null: its own test split, [] none."""
     steps: PositiveInt
     problems_per_step: PositiveInt
     samples: int = Field(default=8, ge=2)
@@ -42,14 +54,18 @@ class Config:
     """Coefficient of the KL to the model as it was, in the loss."""
     loss_type: Literal["grpo", "dr_grpo", "bnpo", "dapo"] = "grpo"
     """How token losses are averaged; grpo is the paper's."""
-    decontaminate: tuple[str, ...] | None = None
-    """Evaluation sets whose questions are not trained on: splits of the task, or suites' files. null: its own test split, [] none."""
     scale_rewards: Literal["group", "batch", "none"] = "group"
     lr: PositiveFloat
     """AdamW, constant after the warm-up."""
     warmup_steps: int = Field(default=30, ge=0)
     micro_batch: PositiveInt = 256
     """Answers per forward and backward pass; `problems_per_step * samples` must be a multiple of it."""
+    precision: Literal["float32", "bf16_autocast"] = "float32"
+    """bf16_autocast computes in bfloat16 on float32 weights, for models of billions."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    vllm: Colocated | None = None
+    """vLLM samples, beside the trainer on its GPU; null: transformers' generate."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -106,6 +122,7 @@ def questions(task: Task, problems: Sequence[Problem]) -> "Dataset":
 
 
 def settings(cfg: Config, folder: Path) -> "GRPOConfig":
+    import torch
     from trl import GRPOConfig
 
     answers = cfg.problems_per_step * cfg.samples
@@ -124,8 +141,13 @@ def settings(cfg: Config, folder: Path) -> "GRPOConfig":
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=cfg.warmup_steps,
         seed=cfg.seed,
-        bf16=False,
-        gradient_checkpointing=False,
+        bf16=cfg.precision == "bf16_autocast",
+        use_cpu=not torch.cuda.is_available(),
+        gradient_checkpointing=cfg.gradient_checkpointing,
+        use_vllm=cfg.vllm is not None,
+        vllm_mode="colocate",
+        vllm_max_model_length=cfg.vllm.max_model_len if cfg.vllm else None,
+        vllm_gpu_memory_utilization=cfg.vllm.gpu_memory_utilization if cfg.vllm else 0.0,
         logging_steps=1,
         save_strategy="no",
         report_to=[],

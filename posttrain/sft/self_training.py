@@ -104,7 +104,8 @@ def _sample(cfg: Config, problems: Sequence[Problem], model: str, part: Path, nu
     task = make_task(cfg.task)
     drawn = draw_problems(problems, cfg.draw.problems or len(problems), number, cfg.seed)
     chat, pad_id = open_chat(model)
-    engine = open_engine(cfg.engine, model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype="float32")
+    sampled_in = "bfloat16" if cfg.fit.precision == "bf16_autocast" else "float32"  # as it is trained, whatever the folder is in
+    engine = open_engine(cfg.engine, model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype=sampled_in)
     how = Rollout(
         sampling=Sampling(max_tokens=cfg.draw.max_tokens, temperature=cfg.draw.temperature),
         samples=cfg.draw.samples,
