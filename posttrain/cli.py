@@ -16,6 +16,7 @@ from posttrain.schema import describe
 KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config, out, resume) -> exit code`
     "score": "posttrain.rl.score",
     "think_twice": "posttrain.rl.think_twice",
+    "pag": "posttrain.rl.pag",
     "grpo": "posttrain.rl.grpo",
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",

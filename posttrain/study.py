@@ -23,6 +23,7 @@ from posttrain.run import RunFolder
 TRAINERS = {
     "score": "posttrain.rl.score",
     "think_twice": "posttrain.rl.think_twice",
+    "pag": "posttrain.rl.pag",
     "grpo": "posttrain.rl.grpo",
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",
@@ -38,9 +39,9 @@ class StudyRun:
     """Its YAML file, relative to where the command runs; null trains nothing and evaluates `model` as it is."""
     changes: dict[str, Any] = Field(default_factory=dict)
     """Keys that differ from the recipe's, nested as there: an ablation is a recipe and its changes."""
-    model: str | None = None
     hub: str | None = None
     """Folder or hub id of a model that no run here makes: evaluated as it is, and started from by the runs that name this one."""
+    model: str | None = None
     """Name of the earlier run whose model this one starts from; null keeps the recipe's own."""
     reference: str | None = None
     """Name of the earlier run whose model is the KL reference."""
@@ -81,9 +82,9 @@ class Config:
                     raise ValueError(f"runs.{name}: names {word!r}, expected an earlier run{nearest(word, names)}")
             if run.recipe is None and run.model is None and run.hub is None:
                 raise ValueError(f"runs.{name}: has neither a recipe nor a model: nothing to train and nothing to evaluate")
-            names.append(name)
             if run.hub and (run.recipe or run.model):
                 raise ValueError(f"runs.{name}: names the model {run.hub!r} in `hub`, which is only evaluated: leave out recipe and model")
+            names.append(name)
         labels = [run.label for run in self.runs.values() if run.label]
         if twice := [label for label in labels if labels.count(label) > 1]:
             raise ValueError(f"runs: several have the label {twice[0]!r}: give each its own, as it names a row of the table")
@@ -161,9 +162,9 @@ def _recipe(cfg: Config, out: Path, run: StudyRun, seed: int, begun_by: str | No
 def _model_of(cfg: Config, out: Path, name: str) -> Path:
     """Where a run's model stands: in its own folder, or in that of the run which it only evaluates."""
     run = cfg.runs[name]
-    return out / name / "model" if run.recipe else _model_of(cfg, out, run.model)
     if run.hub:
         return Path(run.hub)
+    return out / name / "model" if run.recipe else _model_of(cfg, out, run.model)
 
 
 def _attempts_of(cfg: Config, out: Path, name: str) -> str:

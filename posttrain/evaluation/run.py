@@ -22,12 +22,13 @@ from pydantic import Field
 from tqdm import tqdm
 
 from posttrain.config import ConfigError, config, load, read_yaml
-from posttrain.evaluation.metrics import NothingScored, Summary, breakdown, summarise
+from posttrain.evaluation.metrics import NothingScored, Summary, breakdown, summarise, verifier_accuracy
 from posttrain.evaluation.stats import Estimate
 from posttrain.prompting.chat import ChatFormat, TemplateError, chat_format, eos_ids_of
 from posttrain.rollout.log import sample_into
-from posttrain.rollout.self_correct import Rollout, first_attempts
+from posttrain.rollout.self_correct import Rollout, first_attempts, self_correct
 from posttrain.rollout.store import read_episodes
+from posttrain.rollout.verify import attempts_with_verdict
 from posttrain.run import provenance, write_atomic
 from posttrain.sampling.engine import EngineConfig, HFEngineConfig, open_engine
 from posttrain.schema import describe, plain
@@ -71,8 +72,9 @@ class Suite:
     """Attempts per episode; the second and later ones are asked for by the task's instruction."""
     samples: int = Field(default=1, ge=1)
     """Episodes per problem; intervals and tests still count problems."""
-    method: Literal["revise", "self_refine"] = "revise"
-    """How a later attempt is asked for: by the task's instruction, or after feedback that the model writes itself (arXiv 2303.17651)."""
+    method: Literal["revise", "self_refine", "verify"] = "revise"
+    """How a later attempt is asked for: by the task's instruction; after feedback that the model writes itself (arXiv 2303.17651); or only
+    where the model first judges its attempt wrong (arXiv 2506.10406): else that attempt counts as the second one too."""
     first_attempts: Path | None = None
     """Episodes whose first attempts stand in place of the model's own, so that models revise the same ones; null for the model's own."""
     sampling: EvalSampling
@@ -82,6 +84,10 @@ class Suite:
     chunk: int = Field(default=64, ge=1)
     """Problems sampled together, and the most that an interruption loses."""
     seed: int = 0
+
+    def __post_init__(self) -> None:
+        if self.method == "verify" and self.attempts != 2:
+            raise ValueError(f"method verify has one revision at most: attempts must be 2, got {self.attempts}")
 
 
 def evaluate(
@@ -94,10 +100,13 @@ def evaluate(
     """
     how = rollout_of(suite, problems)
     claim(out, {"model": model, **plain(suite)})
-    episodes = sample_into(out / "episodes.jsonl", problems, task, engine, chat, how, chunk=suite.chunk, name=name)
+    sample = attempts_with_verdict if suite.method == "verify" else self_correct
+    episodes = sample_into(out / "episodes.jsonl", problems, task, engine, chat, how, chunk=suite.chunk, name=name, sample=sample)
     summary = summarise(episodes)
     groups = {f"by_{by}": _as_rows(breakdown(episodes, by)) for by in ("level", "subject")}
     row = {"model": model, "suite": name, "summary": dataclasses.asdict(summary), **groups}
+    if suite.method == "verify":
+        row["verifier_acc"] = dataclasses.asdict(verifier_accuracy(episodes))
     write_atomic(out / "summary.json", json.dumps(row, indent=1) + "\n")
     return summary
 
@@ -254,8 +263,11 @@ def run(suite: Suite, name: str, model: str, out: Path) -> int:
     except NothingScored as error:
         tqdm.write(f"posttrain: {out}: {error}")
         return 1
-    levels = breakdown(list(read_episodes(out / "episodes.jsonl")), "level")
-    print(f"{name}: {model}\n{table(summary, levels)}\n{time.monotonic() - began:.0f} s; episodes and summary in {out}")
+    episodes = list(read_episodes(out / "episodes.jsonl"))
+    print(f"{name}: {model}\n{table(summary, breakdown(episodes, 'level'))}")
+    if suite.method == "verify":
+        print(f"  {'verifier':<14} {_cell(verifier_accuracy(episodes))}  right about the first attempt")
+    print(f"{time.monotonic() - began:.0f} s; episodes and summary in {out}")
     return 0
 
 

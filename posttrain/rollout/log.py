@@ -7,13 +7,22 @@ from pathlib import Path
 from tqdm import tqdm
 
 from posttrain.prompting.chat import ChatFormat
-from posttrain.rollout.self_correct import Rollout, self_correct
+from posttrain.rollout.self_correct import Rollout, Sampler, self_correct
 from posttrain.rollout.store import read_episodes, to_line
 from posttrain.types import DataError, Engine, Episode, Problem, Task
 
 
 def sample_into(
-    file: Path, problems: Sequence[Problem], task: Task, engine: Engine, chat: ChatFormat, how: Rollout, *, chunk: int, name: str
+    file: Path,
+    problems: Sequence[Problem],
+    task: Task,
+    engine: Engine,
+    chat: ChatFormat,
+    how: Rollout,
+    *,
+    chunk: int,
+    name: str,
+    sample: Sampler = self_correct,
 ) -> list[Episode]:
     """`how.samples` graded episodes of every problem, as far as `file` has them from there; what it lacks is sampled and appended.
 
@@ -24,7 +33,7 @@ def sample_into(
     start = len(episodes) // how.samples
     with open(file, "a") as log, tqdm(total=len(problems), initial=start, desc=name, unit="problem", dynamic_ncols=True) as bar:
         for first in range(start, len(problems), chunk):
-            made = self_correct(problems[first : first + chunk], task, engine, chat, how)
+            made = sample(problems[first : first + chunk], task, engine, chat, how)
             log.write("".join(map(to_line, made)))
             log.flush()
             os.fsync(log.fileno())

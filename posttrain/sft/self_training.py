@@ -60,14 +60,14 @@ class Config:
     decontaminate: tuple[str, ...] | None = None
     """Evaluation sets whose questions are not trained on: splits of the task, or suites' files. null: its own test split, [] none."""
     traces: Traces
-    """What to train on: successful revisions (star) or made-up ones (pairs); plus: right answers that stay right as well."""
+    """What to train on: successful revisions (star) or made-up ones (pairs), plus: right answers that stay right as well; or verdicts."""
     rounds: PositiveInt = 1
     """3 for STaR and 1 for Pair-SFT in the paper."""
     draw: DrawConfig
     per_problem: PositiveInt = 4
     """The most traces of a kind that one problem gives. Not given by the paper."""
-    learn: tuple[Literal[1, 2], ...] = (2,)
-    """The attempts whose tokens carry loss. A first attempt that is wrong should not be learnt."""
+    learn: tuple[Literal[1, 2, 3], ...] = (2,)
+    """The turns whose tokens carry loss. A first attempt that is wrong should not be learnt."""
     fit: FitConfig
     """Updates of one round."""
     engine: EngineConfig = HFEngineConfig()

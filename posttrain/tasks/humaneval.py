@@ -44,6 +44,7 @@ def make(cfg: HumanEvalTask) -> Task:
         load=lambda split: read(cfg, split).problems,
         ask=ask,
         revise=revise.CODE,
+        verify=revise.VERIFY,
         grade=partial(grade_code, setting=setting_of(cfg.sandbox, cfg.cpu_s)),
         answer=answer,
     )

@@ -53,6 +53,7 @@ def make(cfg: MbppTask) -> Task:
         load=lambda split: read(cfg, split).problems,
         ask=ask,
         revise=revise.CODE,
+        verify=revise.VERIFY,
         grade=partial(grade_code, setting=setting_of(cfg.sandbox, cfg.cpu_s)),
         answer=answer,
     )
