@@ -45,7 +45,8 @@ class RunFolder:
     """One run's files. Creating it writes `config.yaml` and `provenance.json`.
 
     An existing run is only taken up with `resume`, and only by the same recipe: otherwise `ConfigError` says which keys differ.
-    Those in `free` (dotted, each with all below it) may. A key that did not exist when the run was recorded stands at its default.
+    Those in `free` (dotted, with all that stands below them) may: they change what a run costs and, but for rounding, not what it computes.
+    A key that did not exist when the run was recorded stands at its default.
     """
 
     def __init__(self, path: str | Path, cfg: Any, *, resume: bool = False, free: Collection[str] = ()) -> None:
@@ -55,7 +56,7 @@ class RunFolder:
         if recorded.exists() and not resume:
             raise config_module.ConfigError(f"{self.path}: holds a run already; add --resume to go on with it, or name another --out")
         changed = recorded.exists() and recorded.read_text() != text
-        if changed and (keys := [key for key in _differing_keys(_as_read_today(recorded, cfg), text) if not _covered(key, free)]):
+        if changed and (keys := [key for key in _differing_keys(_as_read_today(recorded, cfg), text) if not _is_under(key, free)]):
             raise config_module.ConfigError(f"{self.path}: cannot resume, the recipe differs from the recorded one in: {', '.join(keys)}")
         try:
             (self.path / "episodes").mkdir(parents=True, exist_ok=True)
@@ -154,8 +155,8 @@ def _as_read_today(recorded: Path, cfg: Any) -> str:
         return recorded.read_text()
 
 
-def _covered(key: str, free: Collection[str]) -> bool:
-    return any(key == part or key.startswith(f"{part}.") for part in free)
+def _is_under(key: str, parents: Collection[str]) -> bool:
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

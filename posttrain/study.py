@@ -1,23 +1,22 @@
 """A study: several recipes run one after the other for each seed, evaluated on the same problems, shown on one page.
 
-Runs that are finished are taken as they are, so a second call goes on where the first one stopped.
+Runs that are finished are taken as they are, so a second call goes on where the first one stopped, and may have further runs or seeds.
 """
 
 import importlib
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import fields
 from pathlib import Path
-from types import ModuleType
 from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, PositiveInt
 
 from posttrain.complaint import nearest
 from posttrain.config import ConfigError, build, config, read_yaml
 from posttrain.evaluation import report, show
-from posttrain.evaluation.budget import recorded
 from posttrain.evaluation.rows import study_sources
-from posttrain.evaluation.run import Suite, evaluate_model
+from posttrain.evaluation.run import Suite
+from posttrain.jobs import Job, do_all
 from posttrain.run import RunFolder
 
 TRAINERS = {
@@ -28,7 +27,6 @@ TRAINERS = {
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",
 }
-SHOWN = ("title", "against", "notes")  # keys that change only what the page says: a study gone on with may have others, and more runs
 
 
 @config
@@ -49,6 +47,8 @@ class StudyRun:
     """Name of the evaluated run whose first attempts this one starts from: the recipe's `offline`, or those to be revised at evaluation."""
     suite: Path | None = None
     """How this run is evaluated, where it is not as the others are."""
+    also: tuple[Path, ...] = ()
+    """Further suites that its model is evaluated on, for `posttrain report --suite NAME`."""
     label: str | None = None
     """How tables call it; runs without a label are not evaluated."""
     after: str | None = None
@@ -73,6 +73,8 @@ class Config:
     """Keys that replace those of every recipe that has them, nested as in a recipe, e.g. {steps: 20} for a quick look."""
     notes: tuple[str, ...] = ()
     """Sentences for the page: what was done, and what it cannot show."""
+    workers: PositiveInt = 1
+    """Runs at a time, each in a process with its share of the cores; above 1, what a run prints is in its log.txt."""
 
     def __post_init__(self) -> None:
         names: list[str] = []
@@ -92,31 +94,12 @@ class Config:
             raise ValueError(f"against: names {self.against!r}, expected the label of a run{nearest(self.against, labels)}")
 
 
-@dataclass(frozen=True, kw_only=True)
-class Job:
-    """One run of one seed, resolved: what trains it (None: nothing), and how its model is evaluated."""
-
-    folder: Path
-    model: Path
-    trainer: ModuleType | None
-    recipe: Any
-    suite: Suite
-    suite_name: str
-    label: str | None
-
-
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Run everything, print the table, write OUT/table.*, report.html and figure.png; returns the code of the first run that stops."""
-    jobs = {seed: list(_plan(cfg, out / f"seed{seed}", seed)) for seed in cfg.seeds}  # every recipe is checked before anything runs
-    known = recorded(out).get("runs", {})
-    RunFolder(out, cfg, resume=resume, free=(*SHOWN, *(f"runs.{name}" for name in cfg.runs if name not in known)))
-    for seed in cfg.seeds:
-        for job in jobs[seed]:
-            if job.trainer and (code := job.trainer.main(job.recipe, job.folder, True)):
-                return code
-            if job.label:
-                name = f"{job.label}, {job.suite_name}"
-                evaluate_model(job.suite, name, str(job.model), job.folder / "eval" / job.suite_name)
+    jobs = [job for seed in cfg.seeds for job in _plan(cfg, out / f"seed{seed}", seed)]  # every recipe is checked before anything runs
+    RunFolder(out, cfg, resume=resume, free=[field.name for field in fields(Config)])  # every run checks its own recipe
+    if code := do_all(jobs, cfg.workers):
+        return code
     shown = show.figures(list(study_sources(out)), cfg.against)
     print(show.as_text(shown))
     show.write_tables(out, shown)
@@ -133,17 +116,17 @@ def _plan(cfg: Config, out: Path, seed: int) -> Iterator[Job]:
         if key not in known:
             raise ConfigError(f"overrides.{key}: no recipe of this study has such a key{nearest(key, sorted(known))}")
     for name, run in cfg.runs.items():
-        suite_file = run.suite or cfg.suite
+        suite_files = (run.suite or cfg.suite, *run.also) if run.label else ()
         begun_by = _attempts_of(cfg, out, run.first_attempts) if run.first_attempts else None
         given = {"first_attempts": begun_by} if begun_by and run.recipe is None else {}
         yield Job(
             folder=out / name,
             model=_model_of(cfg, out, name),
-            trainer=None if run.recipe is None else _trainer(run.recipe),
+            trainer=None if run.recipe is None else TRAINERS[_kind(run.recipe)],
             recipe=None if run.recipe is None else _recipe(cfg, out, run, seed, begun_by),
-            suite=build(Suite, [read_yaml(suite_file), ("study", given)]),
-            suite_name=suite_file.stem,
+            suites={file.stem: build(Suite, [read_yaml(file), ("study", given)]) for file in suite_files},
             label=run.label,
+            needs=frozenset(out / named for named in (run.model, run.reference, run.first_attempts) if named),
         )
 
 
@@ -171,8 +154,12 @@ def _attempts_of(cfg: Config, out: Path, name: str) -> str:
     return str(out / name / "eval" / (cfg.runs[name].suite or cfg.suite).stem / "episodes.jsonl")
 
 
-def _trainer(recipe: Path) -> ModuleType:
+def _trainer(recipe: Path) -> Any:
+    return importlib.import_module(TRAINERS[_kind(recipe)])
+
+
+def _kind(recipe: Path) -> str:
     kind = read_yaml(recipe)[1].get("kind")
     if kind not in TRAINERS:
         raise ConfigError(f"{recipe}: found kind {kind!r}, expected one of {', '.join(TRAINERS)}{nearest(str(kind), TRAINERS)}")
-    return importlib.import_module(TRAINERS[kind])
+    return kind

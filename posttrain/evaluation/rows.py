@@ -70,7 +70,10 @@ def load_rows(found: Sequence[Source]) -> list[Row]:
 
 
 def study_sources(folder: Path, suite: str | None = None) -> Iterator[Source]:
-    """The labelled runs of a study's folder, seed by seed within each; `suite` in place of what each was evaluated on."""
+    """The labelled runs of a study's folder, seed by seed within each; `suite` in place of what each was evaluated on.
+
+    Those that are not evaluated yet are left out; `unfinished` names them.
+    """
     study = recorded(folder)
     runs: dict[str, dict[str, Any]] = study["runs"]
     for name, run in runs.items():
@@ -83,8 +86,20 @@ def study_sources(folder: Path, suite: str | None = None) -> Iterator[Source]:
             places = tuple(folder / f"seed{seed}" / each for each in names)
             own = Path(run.get("suite") or study["suite"]).stem
             chosen = suite if suite and (places[-1] / "eval" / suite).is_dir() else own
-            if suite in (None, chosen):
+            if suite in (None, chosen) and _evaluated(places[-1], chosen):
                 yield Source(name=run["label"], seed=seed, folders=places, suite=chosen)
+
+
+def unfinished(folder: Path) -> list[str]:
+    """The labelled runs of a study that are not evaluated yet, each with its seeds, in words; empty for what is no study."""
+    study = recorded(folder) if recorded(folder).get("kind") == "study" else {"runs": {}}
+    lacking = {}
+    for name, run in study["runs"].items():
+        suite = Path(run.get("suite") or study["suite"]).stem
+        seeds = [str(seed) for seed in study["seeds"] if not _evaluated(folder / f"seed{seed}" / name, suite)]
+        if run.get("label") and seeds:
+            lacking[run["label"]] = seeds
+    return [f"{label} (seed {', '.join(seeds)})" for label, seeds in lacking.items()]
 
 
 def find_row(rows: Sequence[Row], name: str) -> Row:
@@ -93,6 +108,11 @@ def find_row(rows: Sequence[Row], name: str) -> Row:
     if name not in names:
         raise ConfigError(f"--against: no row is called {name!r}; found {', '.join(map(repr, names))}{nearest(name, names)}")
     return rows[names.index(name)]
+
+
+def _evaluated(run: Path, suite: str) -> bool:
+    """Is the evaluation there to its end?"""
+    return (run / "eval" / suite / "summary.json").is_file()
 
 
 def _named(word: str, suite: str | None) -> list[Source]:
@@ -106,7 +126,10 @@ def _named(word: str, suite: str | None) -> list[Source]:
             raise ConfigError(f"{word}: a study's runs have names of their own; leave out {name}=")
         made = list(study_sources(folders[0], suite))
         if not made:
-            raise ConfigError(f"{folders[0]}: none of this study's runs was evaluated on {suite!r}")
+            which = f" on {suite!r}" if suite else ""
+            raise ConfigError(
+                f"{folders[0]}: none of this study's runs was evaluated{which}; posttrain train STUDY --resume goes on with it"
+            )
         return made
     seed = recorded(folders[-1]).get("seed", 0)
     return [Source(name=name if equals else folders[-1].resolve().name, seed=seed, folders=folders, suite=suite)]

@@ -12,7 +12,7 @@ from posttrain.evaluation.budget import recorded
 from posttrain.evaluation.entries import Entry, load_entry
 from posttrain.evaluation.icl import page as in_context
 from posttrain.evaluation.metrics import Summary
-from posttrain.evaluation.rows import Source, find_row, load_rows, sources
+from posttrain.evaluation.rows import Source, find_row, load_rows, sources, unfinished
 from posttrain.evaluation.section import Section
 from posttrain.evaluation.table import Table
 from posttrain.rollout.store import read_episodes
@@ -116,7 +116,10 @@ def cli(argv: Sequence[str]) -> int:
     folder = Path(args.runs[-1].rpartition("=")[2].split(",")[-1]) if args.out is None else args.out
     page = folder if args.out and alone else folder / "report.html"
     study = recorded(Path(args.runs[0])) if len(args.runs) == 1 else {}
-    title, notes = args.title or study.get("title", "Does it correct itself?"), study.get("notes", ())
+    title, notes = args.title or study.get("title", "Does it correct itself?"), list(study.get("notes", ()))
+    if lacking := [said for word in args.runs for said in unfinished(Path(word.rpartition("=")[2].split(",")[0]))]:
+        notes.append(f"Left out, as not evaluated yet: {'; '.join(lacking)}.")
+        print(notes[-1], file=sys.stderr)
     try:
         write_page(page, title, shown, notes)
         if not alone:
