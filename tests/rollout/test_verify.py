@@ -13,9 +13,9 @@ from posttrain.rollout.self_correct import Rollout, self_correct
 from posttrain.rollout.store import from_row, to_line
 from posttrain.rollout.verify import attempts_of, judgement, verify_then_revise
 from posttrain.run import seed_for
-from posttrain.sampling.scripted import ScriptedEngine
 from posttrain.tasks.sums import SumsTask, make
 from posttrain.types import Sampling
+from tests.rollout.recorder import Recorder
 
 TASK = make(SumsTask(train_size=4))
 PROBLEMS = TASK.load("train")
@@ -26,18 +26,6 @@ HOW = Rollout(sampling=Sampling(max_tokens=40), samples=3, seed=5, step=7)
 def chat(tiny_qwen2):
     tokenizer = AutoTokenizer.from_pretrained(tiny_qwen2)
     return chat_format(tokenizer, eos_ids_of(tokenizer, tiny_qwen2))
-
-
-class Asked(ScriptedEngine):
-    """A scripted engine that keeps what it was asked."""
-
-    def __init__(self, chat, answer):
-        super().__init__(lambda prompt, seed: (*chat.encode(answer(prompt, seed)), chat.eos_ids[0]))
-        self.calls = []
-
-    def generate(self, prompts, sampling, seeds):
-        self.calls.append((list(prompts), list(seeds)))
-        return super().generate(prompts, sampling, seeds)
 
 
 def answers(chat):
@@ -55,7 +43,7 @@ def answers(chat):
 
 @pytest.fixture
 def rolled(chat):
-    engine = Asked(chat, answers(chat))
+    engine = Recorder(chat, answers(chat))
     return verify_then_revise(PROBLEMS, TASK, engine, chat, HOW), engine
 
 
@@ -88,7 +76,7 @@ def test_a_verdict_is_correct_where_it_tells_right_from_wrong(rolled):
 
 
 def test_first_attempts_are_those_that_self_correction_samples(rolled, chat):
-    alone = self_correct(PROBLEMS, TASK, Asked(chat, answers(chat)), chat, replace(HOW, attempts=1))
+    alone = self_correct(PROBLEMS, TASK, Recorder(chat, answers(chat)), chat, replace(HOW, attempts=1))
     assert [episode.turns[0] for episode in rolled[0]] == [episode.turns[0] for episode in alone]
 
 
@@ -114,10 +102,10 @@ def test_a_judgement_is_the_last_word(text, said):
 
 
 def test_what_is_no_judgement_is_kept_and_is_no_right_verdict(chat):
-    (episode, *_) = verify_then_revise(PROBLEMS, TASK, Asked(chat, lambda prompt, seed: "who knows"), chat, HOW)
+    (episode, *_) = verify_then_revise(PROBLEMS, TASK, Recorder(chat, lambda prompt, seed: "who knows"), chat, HOW)
     assert (episode.turns[1].verdict.status, episode.turns[2].given) == ("no_answer", True)
 
 
 def test_a_task_without_an_instruction_to_verify_is_refused(chat):
     with pytest.raises(ConfigError, match="sums: the task has no instruction to verify an attempt"):
-        verify_then_revise(PROBLEMS, replace(TASK, verify=""), Asked(chat, lambda *_: ""), chat, HOW)
+        verify_then_revise(PROBLEMS, replace(TASK, verify=""), Recorder(chat, lambda *_: ""), chat, HOW)
