@@ -16,6 +16,7 @@ from posttrain.schema import describe
 KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config, out, resume) -> exit code`
     "score": "posttrain.rl.score",
     "think_twice": "posttrain.rl.think_twice",
+    "pag": "posttrain.rl.pag",
     "grpo": "posttrain.rl.grpo",
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",
@@ -38,7 +39,7 @@ VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does
     "report": ("posttrain.evaluation.show", "make the table and the page that shows one or more runs"),
     "watch": ("posttrain.watch", "serve a run's report page on this machine, made again as the run goes on"),
     "publish": ("posttrain.publish.run", "make a folder of a trained model that others can load and judge, and upload it"),
-    "data": ("posttrain.evaluation.data", "check data sets, or make a set of wrong answers to repair"),
+    "data": ("posttrain.evaluation.data", "check data sets, find test questions that are trained on, make wrong answers a set to repair"),
 }
 EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 the call or its input was wrong, 143 stopped by SIGTERM after a checkpoint."
 TRAIN_HELP = """\

@@ -126,7 +126,7 @@ class Turn:
     answer: str | None
     verdict: Verdict
     given: bool = False
-    """Put before the model, not sampled by it: context for what follows, never trained on."""
+    """Not sampled by the model, but put before it, or an earlier attempt that it kept: never trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -156,6 +156,8 @@ class Task:
     """The self-correction instruction p of arXiv 2409.12917: says that an error may exist, never whether one does."""
     grade: Callable[[Sequence[tuple[Problem, str]]], list[Verdict]]
     answer: Callable[[str], str | None]
+    verify: str = ""
+    """The instruction to judge the attempt above, with "right" or "wrong" as the last word; empty where a task is never verified."""
     source: str = ""
     """The text of the user's file that defines it. It is kept with what was made by it, which is not gone on with under another."""
 

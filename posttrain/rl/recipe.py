@@ -80,6 +80,8 @@ class Config:
     task: TaskConfig
     split: str = "train"
     """Which of the task's splits to train on."""
+    decontaminate: tuple[str, ...] | None = None
+    """Evaluation sets whose questions are not trained on: splits of the task, or suites' files. null: its own test split, [] none."""
     steps: PositiveInt
     """Updates. The paper gives 3000 (MATH) over both stages and not how they are divided."""
     problems_per_step: PositiveInt
