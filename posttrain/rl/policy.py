@@ -10,6 +10,7 @@ from torch import Tensor
 
 from posttrain.config import ConfigError, config
 from posttrain.rl.batch import Batch
+from posttrain.rl.ranks import ALONE, Ranks
 from posttrain.run import seed_for
 from posttrain.sampling.weights import merged_weights
 
@@ -69,10 +70,11 @@ class Policy:
         *,
         temperature: float,
         autocast: bool = False,
+        ranks: Ranks = ALONE,
     ) -> None:
         """`reference` None means the adapter switched off, and is only right if the model without it *is* the reference."""
         self.model, self.reference, self.tokenizer = model, reference, tokenizer
-        self.optim, self.temperature, self.autocast = optim, temperature, autocast
+        self.optim, self.temperature, self.autocast, self.ranks = optim, temperature, autocast, ranks
         self.trainable = [p for p in model.parameters() if p.requires_grad]
         fused = self.device.type == "cuda"
         self.optimizer = torch.optim.AdamW(
@@ -114,8 +116,9 @@ class Policy:
         loss.backward()
 
     def update(self) -> dict[str, float]:
-        """One optimizer step from the accumulated gradients; returns the gradient norm before clipping and the learning rate."""
+        """One optimizer step from the gradients of all ranks; returns their norm before clipping and the learning rate."""
         self.step += 1
+        self._sum_gradients()
         lr = self.optim.lr * min(1.0, self.step / max(1, self.optim.warmup_steps))
         for group in self.optimizer.param_groups:
             group["lr"] = lr
@@ -125,6 +128,16 @@ class Policy:
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         return {"grad_norm": norm.item(), "lr": lr}
+
+    def _sum_gradients(self) -> None:
+        """One sum over ranks for the whole step, whose micro-batches are already added up here: every rank then does the same update."""
+        if self.ranks.num == 1:
+            return
+        for parameter in self.trainable:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        for work in [torch.distributed.all_reduce(parameter.grad, async_op=True) for parameter in self.trainable]:
+            work.wait()
 
     def save(self, folder: Path) -> None:
         """The merged model and its tokenizer, loadable by plain `from_pretrained`."""
@@ -157,7 +170,15 @@ class Policy:
         return hasattr(self.model, "disable_adapter")
 
 
-def load_policy(model: str, reference: str | None, cfg: PolicyConfig, optim: OptimConfig, temperature: float, seed: int = 0) -> Policy:
+def load_policy(
+    model: str,
+    reference: str | None,
+    cfg: PolicyConfig,
+    optim: OptimConfig,
+    temperature: float,
+    seed: int = 0,
+    ranks: Ranks = ALONE,
+) -> Policy:
     """The policy from a folder or hub id; `reference` null means the model as it is now; an adapter's first weights come from `seed`.
 
     Raises `ConfigError` where loading fails.
@@ -183,7 +204,8 @@ def load_policy(model: str, reference: str | None, cfg: PolicyConfig, optim: Opt
     if cfg.lora is not None:
         policy = _with_adapter(policy, cfg.lora, seed)
     _set_modes(policy)
-    return Policy(policy, frozen, tokenizer, optim, temperature=temperature, autocast=cfg.precision == "bf16_autocast")
+    autocast = cfg.precision == "bf16_autocast"
+    return Policy(policy, frozen, tokenizer, optim, temperature=temperature, autocast=autocast, ranks=ranks)
 
 
 def _load(name: str, role: str) -> "PreTrainedModel":

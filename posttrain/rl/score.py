@@ -16,6 +16,7 @@ reuse of episodes: one update, then new samples from the new policy.
 """
 
 import contextlib
+import math
 import time
 from collections.abc import Iterator, Sequence
 from functools import partial
@@ -34,6 +35,7 @@ from posttrain.rl.batch import collate
 from posttrain.rl.loop import Figures, History, Learner, Run, TrainingError, run_steps
 from posttrain.rl.loss import kl_estimate, kl_loss, reinforce
 from posttrain.rl.policy import load_policy
+from posttrain.rl.ranks import OtherRankError, join, leave
 from posttrain.rl.recipe import COSTS, Config
 from posttrain.rl.reward import returns_to_go, rewards, sampled_attempts, shaped_reward
 from posttrain.rollout.self_correct import FirstAttempts, Rollout, first_attempts, self_correct
@@ -46,9 +48,9 @@ from posttrain.types import EngineError, Episode, Problem, Sampling
 
 def score_step(learner: Learner, problems: Sequence[Problem], step: int, history: History = ()) -> tuple[list[Episode], Figures]:
     """One update: sample, grade, credit each attempt, move. Returns the episodes and the step's figures."""
-    policy, cfg = learner.policy, learner.cfg
+    policy, cfg, ranks = learner.policy, learner.cfg, learner.ranks
     clock = _Clock()
-    learner.engine.load_weights(policy.weights())
+    push(learner)
     clock.lap("push_s")
     episodes = sample(learner, problems, samples=cfg.samples, seed=cfg.seed, step=step)
     reward_BK, scored_B = rewards(episodes)
@@ -58,9 +60,10 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int, history
         raise TrainingError(f"{said}; the first says {_first_failure(episodes)!r}")
     batch = collate(episodes, policy.tokenizer.pad_token_id or 0)
     clock.lap("rollout_s")
+    own = list(batch.split(cfg.micro_batch, ranks.rank, ranks.num))
     with torch.no_grad():
-        micros = [(index, policy.reference_logprobs(micro)) for index, micro in batch.split(cfg.micro_batch)]
-    reference_BT = _scatter(micros, like=batch.sampler_logp)
+        micros = [(index, policy.reference_logprobs(micro)) for index, micro in own]
+    reference_BT = ranks.sum(_scatter(micros, like=batch.sampler_logp))
     clock.lap("reference_s")
 
     coef_K = torch.tensor(kl_coefficients(cfg.kl.coef, cfg.kl.target, history))
@@ -70,18 +73,19 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int, history
     rows_K = informative_rows(advantage_BK, cfg.samples)
 
     total_loss, micros = 0.0, []
-    for index, micro in batch.split(cfg.micro_batch):
+    for index, micro in own:
         logp_BT = policy.logprobs(micro)
         loss = reinforce(logp_BT, advantage_BK[index], micro, rows_K, cfg.importance_cap)
         loss = loss + kl_loss(logp_BT, reference_BT[index, : micro.ids.shape[1]], micro, coef_K, len(episodes), cfg.kl.estimator)
-        if not torch.isfinite(loss):
-            raise TrainingError(f"the loss is {loss.item()}")
         policy.backward(loss)
         total_loss += loss.item()
         micros.append((index, logp_BT.detach()))
+    total_loss = float(ranks.sum(torch.tensor(total_loss, dtype=torch.float64)))
+    if not math.isfinite(total_loss):
+        raise TrainingError(f"the loss is {total_loss}")
     update = policy.update()
     clock.lap("update_s")
-    gap_BT = (_scatter(micros, like=batch.sampler_logp) - batch.sampler_logp).abs()
+    gap_BT = (ranks.sum(_scatter(micros, like=batch.sampler_logp)) - batch.sampler_logp).abs()
     tokens_K = batch.per_attempt(torch.ones_like(gap_BT)).sum(0)
     figures = {
         **metrics.training_row([e for e in episodes if not e.turns[0].given] or episodes, "train/"),
@@ -115,9 +119,10 @@ def credit(reward_BK: Tensor, penalty_BK: Tensor, counts_BK: Tensor, cfg: Config
 def sample(learner: Learner, problems: Sequence[Problem], *, samples: int, seed: int, step: int) -> list[Episode]:
     """Episodes from the engine's current weights; every draw is seeded by (seed, step, problem, sample, attempt).
 
-    Only training steps (from 1) take given first attempts: what is held out is always the policy's own.
+    Each rank samples its own problems, and all get all episodes, in problem order. Only training steps (from 1) take given first
+    attempts: what is held out is always the policy's own.
     """
-    cfg = learner.cfg
+    cfg, own = learner.cfg, learner.ranks.share(problems)
     how = Rollout(
         sampling=Sampling(max_tokens=cfg.sampling.max_tokens, temperature=cfg.sampling.temperature),
         attempts=len(cfg.weight),
@@ -128,12 +133,21 @@ def sample(learner: Learner, problems: Sequence[Problem], *, samples: int, seed:
         seed=seed,
         step=step,
     )
-    return self_correct(problems, learner.task, learner.engine, learner.chat, how)
+    with learner.ranks.together():
+        episodes = self_correct(own, learner.task, learner.engine, learner.chat, how) if own else []
+    return learner.ranks.gather(episodes)
+
+
+def push(learner: Learner) -> None:
+    """Give the engines the policy's weights: from here on they sample from it."""
+    weights = learner.policy.weights()
+    with learner.ranks.together():
+        learner.engine.load_weights(weights)
 
 
 def validate(learner: Learner, held_out: Sequence[Problem]) -> dict[str, float]:
     """The figures of the current policy on held-out problems; the seeds of the draws are the same at every look."""
-    learner.engine.load_weights(learner.policy.weights())
+    push(learner)
     episodes = sample(learner, held_out, samples=learner.cfg.validation.samples, seed=learner.cfg.seed + 1, step=0)
     return metrics.training_row(episodes, "val/")
 
@@ -147,30 +161,46 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
 @contextlib.contextmanager
 def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
     """Everything that a run needs, restored from its last checkpoint under `resume`; the engine is closed at the end."""
+    ranks = join(cfg.policy.device)
+    if cfg.problems_per_step % ranks.num:
+        raise ConfigError(f"problems_per_step: found {cfg.problems_per_step}, expected a multiple of the number of ranks, {ranks.num}")
     task = make_task(cfg.task)
     problems = task.load(cfg.split)
     held_out = task.load(cfg.validation.split)[: cfg.validation.problems] if cfg.validation.every else []
     given = _offline(cfg, problems)
     chat, pad_id = open_chat(cfg.model)
-    policy = load_policy(cfg.model, cfg.reference, cfg.policy, cfg.optim, cfg.sampling.temperature, cfg.seed)
-    folder = RunFolder(out, cfg, resume=resume, free=COSTS)
+    policy = load_policy(cfg.model, cfg.reference, cfg.policy, cfg.optim, cfg.sampling.temperature, cfg.seed, ranks)
+    with ranks.together():
+        folder = RunFolder(out, cfg, resume=resume, free=COSTS, writes=ranks.first)
     last = checkpoint.latest(out)
     if last is not None:
         checkpoint.restore(last, policy)
-        checkpoint.tidy(out, cfg.checkpoint)
-    folder.forget_after(last.step if last else -1)
+    with ranks.together():
+        if ranks.first:
+            _tidy_up(folder, last, cfg)
     sampled_in = "bfloat16" if cfg.policy.precision == "bf16_autocast" else "float32"  # as the trainer computes, whatever the folder is in
     try:
-        engine = open_engine(cfg.engine, cfg.model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype=sampled_in, model=policy.model)
-    except (EngineError, ConfigError):
-        folder.abandon()
+        with ranks.together():
+            opened = {"eos_ids": chat.eos_ids, "pad_id": pad_id, "dtype": sampled_in, "model": policy.model}
+            engine = open_engine(cfg.engine, cfg.model, **opened)
+    except (EngineError, OtherRankError, ConfigError):
+        if ranks.first:
+            folder.abandon()
         raise
     try:
         share = cfg.offline.share if cfg.offline else 0.0
-        learner = Learner(policy=policy, engine=engine, task=task, chat=chat, cfg=cfg, given=given, given_share=share)
+        learner = Learner(policy=policy, engine=engine, task=task, chat=chat, cfg=cfg, given=given, given_share=share, ranks=ranks)
         yield Run(learner=learner, folder=folder, problems=problems, held_out=held_out, start=last.step if last else 0)
     finally:
         engine.close()
+    leave(ranks)
+
+
+def _tidy_up(folder: RunFolder, last: checkpoint.Checkpoint | None, cfg: Config) -> None:
+    """Leave in the folder what the last checkpoint stands for."""
+    if last is not None:
+        checkpoint.tidy(folder.path, cfg.checkpoint)
+    folder.forget_after(last.step if last else -1)
 
 
 def _offline(cfg: Config, problems: Sequence[Problem]) -> FirstAttempts:
