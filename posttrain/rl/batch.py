@@ -4,7 +4,6 @@ Attempt 2's prompt extends attempt 1's tokens (`prompting/chat.py` sees to it), 
 episode. Which token belongs to which attempt is a map of its own, never guessed from token values: padding may equal the end id.
 """
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 
@@ -32,13 +31,9 @@ class Batch:
         cut = [tensor[index, :longest] for tensor in (self.ids, self.turn, self.sampler_logp)]
         return Batch(ids=cut[0], turn=cut[1], length=self.length[index], sampler_logp=cut[2], num_attempts=self.num_attempts)
 
-    def split(self, micro_batch: int, rank: int = 0, num_ranks: int = 1) -> Iterator[tuple[Tensor, "Batch"]]:
-        """(row indices, rows) of at most `micro_batch` rows each, similar lengths together so that little is padding.
-
-        Of several ranks, which then wait for each other, each gets as many, and every row is one rank's.
-        """
-        parts = num_ranks * math.ceil(len(self.length) / (micro_batch * num_ranks))
-        for index in torch.argsort(self.length, stable=True).tensor_split(parts)[rank::num_ranks]:
+    def split(self, micro_batch: int) -> Iterator[tuple[Tensor, "Batch"]]:
+        """(row indices, rows) of at most `micro_batch` rows each, similar lengths together so that little is padding."""
+        for index in torch.argsort(self.length, stable=True).split(micro_batch):
             yield index, self.rows(index)
 
     def per_attempt(self, value_BT: Tensor) -> Tensor:

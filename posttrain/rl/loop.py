@@ -72,7 +72,7 @@ def run_steps(run: Run, step: Step, look: Look) -> int:
     name = folder.path.name
     say = tqdm.write if ranks.first else _silence
     if ranks.num > 1:
-        say(f"{name}: {ranks.num} ranks ({ranks.kind}), {cfg.problems_per_step // ranks.num} problems of a step on each")
+        say(f"{name}: {ranks.num} ranks ({ranks.kind}, {policy.sharding.name})")
     history = [row for row in folder.metrics() if row["step"] > 0]
     told: set[str] = set()
     if run.start == 0 and held_out:
@@ -92,9 +92,13 @@ def run_steps(run: Run, step: Step, look: Look) -> int:
                 if ranks.first:
                     folder.log(number, figures)
                 stops = ranks.any(sigterm.came) and not last  # asked once: a signal from here on is for the next step, which then is saved
-                if ranks.first and (last or stops or number % cfg.checkpoint.every == 0):
-                    write_episodes(folder.path / "episodes" / f"step_{number:06d}.jsonl", episodes)
-                    checkpoint.save(folder.path, policy, number, _reward_since_checkpoint(history, number, cfg), cfg.checkpoint)
+                if last or stops or number % cfg.checkpoint.every == 0:
+                    gathered = policy.gather(keep=ranks.first)
+                    with ranks.together():
+                        if ranks.first:
+                            reward = _reward_since_checkpoint(history, number, cfg)
+                            write_episodes(folder.path / "episodes" / f"step_{number:06d}.jsonl", episodes)
+                            checkpoint.save(folder.path, policy, number, reward, cfg.checkpoint, gathered)
             for what, text in alarms(history, cfg.guards).items():
                 if what not in told:
                     say(f"{name}: step {number}: WARNING: {text}")

@@ -1,9 +1,9 @@
 """The model being trained: its weights or a LoRA adapter, its optimizer, and a frozen reference named by the recipe."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -11,11 +11,16 @@ from torch import Tensor
 from posttrain.config import ConfigError, config
 from posttrain.rl.batch import Batch
 from posttrain.rl.ranks import ALONE, Ranks
+from posttrain.rl.sharding import AdamArguments, FullySharded, Kind, Replicated, Sharding, fully_sharded
 from posttrain.run import seed_for
 from posttrain.sampling.weights import merged_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+Gathered: TypeAlias = tuple[dict[str, Tensor], dict[str, Any]]
+"""Weights by checkpoint name, and what else a resumed run needs."""
 
 
 @config
@@ -40,6 +45,8 @@ class PolicyConfig:
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    shard: Kind = "replicated"
+    """What several ranks share out among them (`rl/sharding.py`): less memory for more traffic. Results do not depend on it."""
 
 
 @config
@@ -71,16 +78,25 @@ class Policy:
         temperature: float,
         autocast: bool = False,
         ranks: Ranks = ALONE,
+        shard: Kind = "replicated",
     ) -> None:
         """`reference` None means the adapter switched off, and is only right if the model without it *is* the reference."""
         self.model, self.reference, self.tokenizer = model, reference, tokenizer
-        self.optim, self.temperature, self.autocast, self.ranks = optim, temperature, autocast, ranks
-        self.trainable = [p for p in model.parameters() if p.requires_grad]
-        fused = self.device.type == "cuda"
-        self.optimizer = torch.optim.AdamW(
-            self.trainable, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=fused
-        )
+        self.optim, self.temperature, self.autocast = optim, temperature, autocast
+        fused = ranks.device.startswith("cuda") or self.device.type == "cuda"
+        adam = {"lr": optim.lr, "betas": optim.betas, "eps": optim.eps, "weight_decay": optim.weight_decay, "fused": fused}
+        self.sharding = _sharding(shard, model, adam, ranks, optim.max_grad_norm, autocast)
+        self._reference_inside = fully_sharded(reference, ranks) if reference is not None and shard in ("fsdp2", "zero3") else None
         self.step = 0
+
+    @property
+    def trainable(self) -> list[torch.nn.Parameter]:
+        return self.sharding.trainable
+
+    @property
+    def whole(self) -> bool:
+        """Whether this process holds every weight, so that an engine may sample from the very module."""
+        return self.sharding.name in ("replicated", "zero2")
 
     @property
     def device(self) -> torch.device:
@@ -88,15 +104,25 @@ class Policy:
 
     def logprobs(self, batch: Batch) -> Tensor:
         """Log-probability of each token given those before it, [B, T]; 0 at position 0."""
-        return self._logprobs(self.model, batch)
+        return self.sharding.inside(lambda: self._logprobs(self.model, batch))
 
     @torch.no_grad()
     def reference_logprobs(self, batch: Batch) -> Tensor:
         """The same under the reference."""
+        if self._reference_inside is not None:
+            return self._reference_inside(lambda: self._logprobs(self.reference, batch))
         if self.reference is not None:
             return self._logprobs(self.reference, batch)
         with self.model.disable_adapter():
-            return self._logprobs(self.model, batch)
+            return self.logprobs(batch)
+
+    def keep_step(self, idle: Sequence[tuple[Tensor, Batch]]) -> None:
+        """Read these without effect, as ranks that gather weights or gradients from each other wait for those that have no more to do."""
+        for _, micro in idle if self.sharding.name != "replicated" else ():
+            if torch.is_grad_enabled():
+                self.backward(0 * self.logprobs(micro).sum())
+            else:
+                self.reference_logprobs(micro)
 
     def _logprobs(self, model: "PreTrainedModel", batch: Batch) -> Tensor:
         """Rows are padded on the right, where a causal model cannot look, so no attention mask is needed."""
@@ -109,53 +135,41 @@ class Policy:
         return torch.nn.functional.pad(chosen_BT - logits_BTV.logsumexp(2), (1, 0)).cpu()
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight under its checkpoint name, adapters merged in float32."""
-        return merged_weights(self.model)
+        """Every weight, whole, under its checkpoint name, adapters merged in float32. All ranks read them, or none."""
+        return merged_weights(self.model, self.sharding.whole)
 
     def backward(self, loss: Tensor) -> None:
-        loss.backward()
+        self.sharding.backward(loss)
 
     def update(self) -> dict[str, float]:
         """One optimizer step from the gradients of all ranks; returns their norm before clipping and the learning rate."""
         self.step += 1
-        self._sum_gradients()
         lr = self.optim.lr * min(1.0, self.step / max(1, self.optim.warmup_steps))
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        norm = torch.nn.utils.clip_grad_norm_(self.trainable, self.optim.max_grad_norm)
-        if not torch.isfinite(norm):
-            raise FloatingPointError(f"the gradient norm is {norm.item()}")
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return {"grad_norm": norm.item(), "lr": lr}
+        return {"grad_norm": self.sharding.step(lr, self.optim.max_grad_norm), "lr": lr}
 
-    def _sum_gradients(self) -> None:
-        """One sum over ranks for the whole step, whose micro-batches are already added up here: every rank then does the same update."""
-        if self.ranks.num == 1:
-            return
-        for parameter in self.trainable:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        for work in [torch.distributed.all_reduce(parameter.grad, async_op=True) for parameter in self.trainable]:
-            work.wait()
+    def gather(self, keep: bool = True) -> Gathered:
+        """What a checkpoint holds, in host memory, nothing where another rank is to `keep` it. All ranks gather, or none."""
+        state = self.training_state()
+        weights = {name: tensor.cpu() for name, tensor in self.weights() if keep}
+        return weights, state if keep else {}
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
         """The merged model and its tokenizer, loadable by plain `from_pretrained`."""
         plain = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        plain.save_pretrained(folder, state_dict=dict(self.weights()))
+        plain.save_pretrained(folder, state_dict=dict(self.weights()) if weights is None else weights)
         self.tokenizer.save_pretrained(folder)
 
     def training_state(self) -> dict[str, Any]:
         """What `save` leaves out and a resumed run needs."""
-        adapter = {n: p.detach() for n, p in self.model.named_parameters() if p.requires_grad} if self._adapted else {}
-        return {"step": self.step, "optimizer": self.optimizer.state_dict(), "adapter": adapter}
+        learnt = [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad and self._adapted]
+        adapter = {name: self.sharding.whole(parameter).detach() for name, parameter in learnt}
+        return {"step": self.step, "optimizer": self.sharding.optimizer_state(), "adapter": adapter}
 
     def restore(self, folder: Path, state: dict[str, Any]) -> None:
         """Take up a checkpoint: weights from `folder` or, with an adapter, the adapter from `state`."""
         from transformers import AutoModelForCausalLM
 
         self.step = state["step"]
-        self.optimizer.load_state_dict(state["optimizer"])
         if self._adapted:
             stored = state["adapter"]
         else:
@@ -163,7 +177,8 @@ class Policy:
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 if parameter.requires_grad:
-                    parameter.copy_(stored[name])
+                    self.sharding.fill(parameter, stored[name])
+        self.sharding.load_optimizer_state(state["optimizer"])
 
     @property
     def _adapted(self) -> bool:
@@ -185,6 +200,8 @@ def load_policy(
     """
     from transformers import AutoTokenizer
 
+    if cfg.shard != "replicated" and ranks.num == 1:
+        raise ConfigError(f"policy.shard: {cfg.shard} shares out among several ranks, and this is one process: start it with torchrun")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
     policy = _load(model, "model").to(device)
     tokenizer = AutoTokenizer.from_pretrained(model)
@@ -205,7 +222,17 @@ def load_policy(
         policy = _with_adapter(policy, cfg.lora, seed)
     _set_modes(policy)
     autocast = cfg.precision == "bf16_autocast"
-    return Policy(policy, frozen, tokenizer, optim, temperature=temperature, autocast=autocast, ranks=ranks)
+    return Policy(policy, frozen, tokenizer, optim, temperature=temperature, autocast=autocast, ranks=ranks, shard=cfg.shard)
+
+
+def _sharding(shard: Kind, model: "PreTrainedModel", adam: AdamArguments, ranks: Ranks, max_norm: float, autocast: bool) -> Sharding:
+    if shard == "replicated":
+        return Replicated(model, adam, ranks)
+    if shard == "fsdp2":
+        return FullySharded(model, adam, ranks)
+    from posttrain.rl.zero import ZeRO
+
+    return ZeRO(model, adam, ranks, stage=2 if shard == "zero2" else 3, max_norm=max_norm, autocast=autocast)
 
 
 def _load(name: str, role: str) -> "PreTrainedModel":

@@ -46,6 +46,11 @@ class Ranks:
         """This rank's part: the parts are runs of items, in order, and their lengths differ by one at most."""
         return items[self.rank * len(items) // self.num : (self.rank + 1) * len(items) // self.num]
 
+    def deal(self, items: Sequence[T]) -> tuple[Sequence[T], Sequence[T]]:
+        """This rank's part, the items dealt out one by one; and one to repeat without effect where others have one more."""
+        own = items[self.rank :: self.num]
+        return own, items[:1] if len(own) * self.num < len(items) else []
+
     def gather(self, own: Sequence[T]) -> list[T]:
         """Every rank's items in rank order, on every rank. What `share` took apart comes out in its order."""
         if self.num == 1:
@@ -89,7 +94,7 @@ ALONE = Ranks()
 def join(device: str) -> Ranks:
     """The ranks that a launcher (torchrun, accelerate launch) started, this one among them; a world of one where none did.
 
-    Raises `ConfigError` where the launcher wants GPUs that are not there.
+    Raises `ConfigError` where the launcher wants GPUs that are not there, or settings that are the recipe's.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         return ALONE
@@ -100,6 +105,9 @@ def join(device: str) -> Ranks:
         raise ConfigError(
             f"{os.environ['LOCAL_WORLD_SIZE']} ranks on this machine, which has {torch.cuda.device_count()} GPUs: start one rank per GPU"
         )
+    for plugin in ("DEEPSPEED", "FSDP"):
+        if os.environ.get(f"ACCELERATE_USE_{plugin}", "false") == "true":
+            raise ConfigError(f"accelerate launch: its {plugin} settings are not used: launch without them and set policy.shard instead")
     state = PartialState(cpu=on_cpu, timeout=LONGEST_WAIT)
     return Ranks(rank=state.process_index, num=state.num_processes, device=str(state.device), kind=state.distributed_type.value)
 

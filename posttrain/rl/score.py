@@ -18,6 +18,7 @@ reuse of episodes: one update, then new samples from the new policy.
 import contextlib
 import math
 import time
+import uuid
 from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -60,9 +61,10 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int, history
         raise TrainingError(f"{said}; the first says {_first_failure(episodes)!r}")
     batch = collate(episodes, policy.tokenizer.pad_token_id or 0)
     clock.lap("rollout_s")
-    own = list(batch.split(cfg.micro_batch, ranks.rank, ranks.num))
+    own, idle = ranks.deal(list(batch.split(cfg.micro_batch)))
     with torch.no_grad():
         micros = [(index, policy.reference_logprobs(micro)) for index, micro in own]
+        policy.keep_step(idle)
     reference_BT = ranks.sum(_scatter(micros, like=batch.sampler_logp))
     clock.lap("reference_s")
 
@@ -80,6 +82,7 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int, history
         policy.backward(loss)
         total_loss += loss.item()
         micros.append((index, logp_BT.detach()))
+    policy.keep_step(idle)
     total_loss = float(ranks.sum(torch.tensor(total_loss, dtype=torch.float64)))
     if not math.isfinite(total_loss):
         raise TrainingError(f"the loss is {total_loss}")
@@ -142,7 +145,11 @@ def push(learner: Learner) -> None:
     """Give the engines the policy's weights: from here on they sample from it."""
     weights = learner.policy.weights()
     with learner.ranks.together():
-        learner.engine.load_weights(weights)
+        try:
+            learner.engine.load_weights(weights)
+        finally:
+            for _ in weights:  # what is left of them where the engine failed: other ranks may wait to gather it
+                pass
 
 
 def validate(learner: Learner, held_out: Sequence[Problem]) -> dict[str, float]:
@@ -162,8 +169,6 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
 def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
     """Everything that a run needs, restored from its last checkpoint under `resume`; the engine is closed at the end."""
     ranks = join(cfg.policy.device)
-    if cfg.problems_per_step % ranks.num:
-        raise ConfigError(f"problems_per_step: found {cfg.problems_per_step}, expected a multiple of the number of ranks, {ranks.num}")
     task = make_task(cfg.task)
     problems = task.load(cfg.split)
     held_out = task.load(cfg.validation.split)[: cfg.validation.problems] if cfg.validation.every else []
@@ -179,10 +184,12 @@ def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
         if ranks.first:
             _tidy_up(folder, last, cfg)
     sampled_in = "bfloat16" if cfg.policy.precision == "bf16_autocast" else "float32"  # as the trainer computes, whatever the folder is in
+    run = ranks.gather([uuid.uuid4().hex[:12]])[0]
     try:
         with ranks.together():
-            opened = {"eos_ids": chat.eos_ids, "pad_id": pad_id, "dtype": sampled_in, "model": policy.model}
-            engine = open_engine(cfg.engine, cfg.model, **opened)
+            model = policy.model if policy.whole or cfg.engine.kind != "hf" else None  # else it samples from a copy
+            opened = {"eos_ids": chat.eos_ids, "pad_id": pad_id, "dtype": sampled_in, "model": model}
+            engine = open_engine(cfg.engine, cfg.model, **opened, run=run, sends=ranks.first)
     except (EngineError, OtherRankError, ConfigError):
         if ranks.first:
             folder.abandon()

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from typing import Any
 
 import peft  # noqa: F401 - imported here, or each process would do it
 
@@ -15,12 +16,17 @@ from posttrain.cli import main
 
 def start(argv: Sequence[str], log: Path, environment: Mapping[str, str] | None = None) -> BaseProcess:
     """A running `posttrain ARGV`, its output appended to `log`, with more in its environment."""
+    process = server().Process(target=_run, args=(list(argv), str(log), dict(environment or {})))
+    process.start()
+    return process
+
+
+def server() -> Any:
+    """The context whose processes are forked from one that has everything imported."""
     os.environ["PYTHONPATH"] = str(Path(__file__).parents[2])  # the server does not know pytest's sys.path
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload([__name__])
-    process = context.Process(target=_run, args=(list(argv), str(log), dict(environment or {})))
-    process.start()
-    return process
+    return context
 
 
 def _run(argv: Sequence[str], log: str, environment: Mapping[str, str]) -> None:
