@@ -119,6 +119,8 @@ def open_engine(
 
     if cfg.api_key_env and not os.environ.get(cfg.api_key_env):
         raise EngineError(f"engine.api_key_env names {cfg.api_key_env}, but that environment variable is not set")
+    own = _own_dtype(model_folder) if dtype == "auto" else dtype
+    sent_in = "float32" if own == "auto" else own
     pushing = {"way": cfg.push, "folder": cfg.push_folder, "port": cfg.push_port, "run": run, "sends": sends}
     return ServerEngine(
         cfg.urls,
@@ -131,7 +133,7 @@ def open_engine(
         concurrency=cfg.concurrency,
         timeout_s=cfg.timeout_s,
         retries=cfg.retries,
-        pushing=Pushing(model_folder=model_folder, dtype=dtype, **pushing) if model is not None else None,
+        pushing=Pushing(model_folder=model_folder, dtype=sent_in, **pushing) if model is not None else None,
     )
 
 
