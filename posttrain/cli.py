@@ -29,8 +29,12 @@ VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does
     "eval": ("posttrain.evaluation.run", "evaluate a checkpoint or hub model on a suite"),
     "prompt": ("posttrain.evaluation.prompt", "build many-shot prompts, sample their shots, or show the prompts of a recipe or suite"),
     "grade": ("posttrain.grading.file", "grade a file of answers"),
+    "compare": ("posttrain.evaluation.compare", "test two evaluated checkpoints against each other, paired by problem"),
+    "regrade": ("posttrain.evaluation.regrade", "grade stored answers again, with another grader or this version's"),
+    "export": ("posttrain.evaluation.export", "write an evaluation as Parquet, or in the layout of lm-evaluation-harness"),
+    "import": ("posttrain.evaluation.harness.read", "take results of lm-evaluation-harness as evaluations"),
     "report": ("posttrain.evaluation.show", "make the table and the page that shows one or more runs"),
-    "data": ("posttrain.tasks.check", "check data sets: every reference must pass its own grader"),
+    "data": ("posttrain.evaluation.data", "check data sets, or make a set of wrong answers to repair"),
 }
 EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 the call or its input was wrong, 143 stopped by SIGTERM after a checkpoint."
 TRAIN_HELP = """\

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posttrain.evaluation.run import Suite, evaluate_model
+from posttrain.evaluation.run import evaluate_model
+from posttrain.evaluation.suite import Suite
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
@@ -89,4 +90,7 @@ def _do_quietly(job: Job) -> tuple[int, float]:
     job.folder.mkdir(parents=True, exist_ok=True)
     began = time.monotonic()
     with open(job.folder / "log.txt", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
-        return do(job), time.monotonic() - began
+        code = do(job)
+    if not multiprocessing.parent_process().is_alive():  # nobody is left to give this worker another job, or to end it
+        os._exit(code)
+    return code, time.monotonic() - began

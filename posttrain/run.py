@@ -45,8 +45,8 @@ class RunFolder:
     """One run's files. Creating it writes `config.yaml` and `provenance.json`.
 
     An existing run is only taken up with `resume`, and only by the same recipe: otherwise `ConfigError` says which keys differ.
-    Those in `free` (dotted) may: they change what a run costs and, but for rounding, not what it computes. With `writes` false nothing
-    is made or checked, as another process does that.
+    Those in `free` (dotted, with all that stands below them) may: they change what a run costs and, but for rounding, not what it computes.
+    With `writes` false nothing is made or checked, as another process does that.
     """
 
     def __init__(self, path: str | Path, cfg: Any, *, resume: bool = False, free: Collection[str] = (), writes: bool = True) -> None:
@@ -58,7 +58,7 @@ class RunFolder:
         if recorded.exists() and not resume:
             raise config_module.ConfigError(f"{self.path}: holds a run already; add --resume to go on with it, or name another --out")
         changed = recorded.exists() and recorded.read_text() != text
-        if changed and (keys := [key for key in _differing_keys(recorded.read_text(), text) if key not in free]):
+        if changed and (keys := [key for key in _differing_keys(recorded.read_text(), text) if not _is_under(key, free)]):
             raise config_module.ConfigError(f"{self.path}: cannot resume, the recipe differs from the recorded one in: {', '.join(keys)}")
         try:
             (self.path / "episodes").mkdir(parents=True, exist_ok=True)
@@ -147,6 +147,10 @@ def _version(name: str) -> str | None:
 def _differing_keys(old: str, new: str) -> list[str]:
     a, b = _flat(config_module.yaml.safe_load(old)), _flat(config_module.yaml.safe_load(new))
     return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+
+
+def _is_under(key: str, parents: Collection[str]) -> bool:
+    return any(key == parent or key.startswith(f"{parent}.") for parent in parents)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """A study: several recipes run one after the other for each seed, evaluated on the same problems, shown on one page.
 
-Runs that are finished are taken as they are, so a second call goes on where the first one stopped.
+Runs that are finished are taken as they are, so a second call goes on where the first one stopped, and may have further runs or seeds.
 """
 
 import importlib
@@ -13,9 +13,9 @@ from pydantic import Field, PositiveInt
 
 from posttrain.complaint import nearest
 from posttrain.config import ConfigError, build, config, read_yaml
-from posttrain.evaluation import report, show
+from posttrain.evaluation import figure, show
 from posttrain.evaluation.rows import study_sources
-from posttrain.evaluation.run import Suite
+from posttrain.evaluation.suite import Suite
 from posttrain.jobs import Job, do_all
 from posttrain.run import RunFolder
 
@@ -26,7 +26,6 @@ TRAINERS = {
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",
 }
-FREE = ("title", "against", "notes", "workers")  # keys that a study gone on with may have others of: they change no run
 
 
 @config
@@ -93,14 +92,14 @@ class Config:
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Run everything, print the table, write OUT/table.*, report.html and figure.png; returns the code of the first run that stops."""
     jobs = [job for seed in cfg.seeds for job in _plan(cfg, out / f"seed{seed}", seed)]  # every recipe is checked before anything runs
-    RunFolder(out, cfg, resume=resume, free=FREE)
+    RunFolder(out, cfg, resume=resume, free=[field.name for field in fields(Config)])  # every run checks its own recipe
     if code := do_all(jobs, cfg.workers):
         return code
     shown = show.figures(list(study_sources(out)), cfg.against)
     print(show.as_text(shown))
     show.write_tables(out, shown)
     show.write_page(out / "report.html", cfg.title, shown, cfg.notes)
-    report.write_figure(out / "figure.png", shown.entries, shown.rows)
+    figure.write_figure(out / "figure.png", shown.entries, shown.rows)
     print(f"\nThe page to read: {out / 'report.html'}")
     return 0
 

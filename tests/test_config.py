@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.config import ConfigError, build, config, dump, load, merge, read_flags, read_yaml
-from posttrain.evaluation.run import Suite
+from posttrain.evaluation.suite import Suite
 from posttrain.rl.score import Config as ScoreConfig
 from posttrain.sampling.engine import HFEngineConfig, VLLMEngineConfig
 from posttrain.schema import describe
@@ -134,7 +134,7 @@ def test_merging_leaves_its_inputs_as_they_were():
         (["--task", "5"], "flags: task: found 5, expected keys and values"),
         (["--engine.max_rows", "0"], "flags: engine.max_rows: found 0, expected a number greater than 0"),
         (["--engine.kind", "vlm"], "flags: engine.kind: found 'vlm', expected one of hf, vllm, server; did you mean 'vllm'?"),
-        (["--engine.kind", "server"], "flags: engine.urls: missing; it is required (and 1 more)"),
+        (["--engine.kind", "server"], "flags: engine.url: missing; it is required (and 1 more)"),
         (["--kl.estimator", "k1_in_rewards"], "flags: kl.estimator: found 'k1_in_rewards', expected 'k1_in_reward', 'k2_in_loss' or"),
         (["--kl.estimator", "k1_in_rewards"], "did you mean 'k1_in_reward'?"),
         (["--kind", "sft"], "flags: kind: found 'sft', expected 'score'"),
@@ -144,7 +144,7 @@ def test_a_wrong_flag_is_told_with_its_path_what_was_found_and_what_is_near(reci
     assert said in complaint(ScoreConfig, [recipe], words)
 
 
-SERVER = ["--engine.kind", "server", "--engine.urls", "[http://u/v1]", "--engine.model", "m"]
+SERVER = ["--engine.kind", "server", "--engine.url", "http://u/v1", "--engine.model", "m"]
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from posttrain.config import build
-from posttrain.evaluation.run import open_chat
+from posttrain.evaluation.model import open_chat
 from posttrain.rl.loop import Learner
 from posttrain.rl.policy import load_policy
 from posttrain.rl.recipe import Config

@@ -20,7 +20,9 @@ from pydantic import Field
 from tqdm import tqdm
 
 from posttrain.config import ConfigError, config, load
-from posttrain.evaluation.run import EvalSampling, claim, identity
+from posttrain.evaluation.model import identity
+from posttrain.evaluation.run import claim
+from posttrain.evaluation.suite import EvalSampling
 from posttrain.prompting.chat import eos_ids_of
 from posttrain.prompting.manyshot import ManyShotPrompt, Shape, build
 from posttrain.prompting.order import shuffled

@@ -16,8 +16,10 @@ from posttrain.evaluation.entries import find_evaluation
 from posttrain.evaluation.metrics import Summary
 from posttrain.evaluation.seeds import Measured, measure, over_seeds
 from posttrain.rollout.store import read_episodes
+from posttrain.types import Episode
 
-HOW = ("task", "split", "limit", "attempts", "samples", "method", "first_attempts", "sampling")  # keys of a suite that change figures
+HOW = ("task", "split", "limit", "prompt", "attempts", "samples", "method", "first_attempts", "sampling")
+"""Keys of a suite that change figures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -70,7 +72,10 @@ def load_rows(found: Sequence[Source]) -> list[Row]:
 
 
 def study_sources(folder: Path, suite: str | None = None) -> Iterator[Source]:
-    """The labelled runs of a study's folder, seed by seed within each; `suite` in place of what each was evaluated on."""
+    """The labelled runs of a study's folder, seed by seed within each; `suite` in place of what each was evaluated on.
+
+    Those that are not evaluated yet are left out; `unfinished` names them.
+    """
     study = recorded(folder)
     runs: dict[str, dict[str, Any]] = study["runs"]
     for name, run in runs.items():
@@ -83,8 +88,20 @@ def study_sources(folder: Path, suite: str | None = None) -> Iterator[Source]:
             places = tuple(folder / f"seed{seed}" / each for each in names)
             own = Path(run.get("suite") or study["suite"]).stem
             chosen = suite if suite and (places[-1] / "eval" / suite).is_dir() else own
-            if suite in (None, chosen):
+            if suite in (None, chosen) and _evaluated(places[-1], chosen):
                 yield Source(name=run["label"], seed=seed, folders=places, suite=chosen)
+
+
+def unfinished(folder: Path) -> list[str]:
+    """The labelled runs of a study that are not evaluated yet, each with its seeds, in words; empty for what is no study."""
+    study = recorded(folder) if recorded(folder).get("kind") == "study" else {"runs": {}}
+    lacking = {}
+    for name, run in study["runs"].items():
+        suite = Path(run.get("suite") or study["suite"]).stem
+        seeds = [str(seed) for seed in study["seeds"] if not _evaluated(folder / f"seed{seed}" / name, suite)]
+        if run.get("label") and seeds:
+            lacking[run["label"]] = seeds
+    return [f"{label} (seed {', '.join(seeds)})" for label, seeds in lacking.items()]
 
 
 def find_row(rows: Sequence[Row], name: str) -> Row:
@@ -93,6 +110,11 @@ def find_row(rows: Sequence[Row], name: str) -> Row:
     if name not in names:
         raise ConfigError(f"--against: no row is called {name!r}; found {', '.join(map(repr, names))}{nearest(name, names)}")
     return rows[names.index(name)]
+
+
+def _evaluated(run: Path, suite: str) -> bool:
+    """Is the evaluation there to its end?"""
+    return (run / "eval" / suite / "summary.json").is_file()
 
 
 def _named(word: str, suite: str | None) -> list[Source]:
@@ -106,14 +128,17 @@ def _named(word: str, suite: str | None) -> list[Source]:
             raise ConfigError(f"{word}: a study's runs have names of their own; leave out {name}=")
         made = list(study_sources(folders[0], suite))
         if not made:
-            raise ConfigError(f"{folders[0]}: none of this study's runs was evaluated on {suite!r}")
+            which = f" on {suite!r}" if suite else ""
+            raise ConfigError(
+                f"{folders[0]}: none of this study's runs was evaluated{which}; posttrain train STUDY --resume goes on with it"
+            )
         return made
     seed = recorded(folders[-1]).get("seed", 0)
     return [Source(name=name if equals else folders[-1].resolve().name, seed=seed, folders=folders, suite=suite)]
 
 
 def _row(name: str, group: Sequence[Source]) -> Row:
-    seeds = tuple(measure(list(read_episodes(source.evaluation / "episodes.jsonl")), source.seed) for source in group)
+    seeds = tuple(measure(_of_several_attempts(source.evaluation), source.seed) for source in group)
     if len({len(seed.summary.acc) for seed in seeds}) > 1:
         raise ConfigError(f"{name}: its seeds were evaluated with different numbers of attempts; choose a suite with --suite")
     budgets = [_budget(source) for source in group]
@@ -125,6 +150,14 @@ def _row(name: str, group: Sequence[Source]) -> Row:
         budget=_mean(budgets),
         how={key: how[key] for key in HOW if key in how},
     )
+
+
+def _of_several_attempts(evaluation: Path) -> list[Episode]:
+    """The episodes; raises `ConfigError` where they are single attempts, of which a report has nothing to tell."""
+    episodes = list(read_episodes(evaluation / "episodes.jsonl"))
+    if any(len(episode.turns) < 2 for episode in episodes):
+        raise ConfigError(f"{evaluation}: holds single attempts, and a report is about what a second one changes; try posttrain compare")
+    return episodes
 
 
 def _budget(source: Source) -> Budget:

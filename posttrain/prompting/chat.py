@@ -6,7 +6,7 @@ only right if the template leaves earlier turns alone; many strip earlier reason
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
 
@@ -33,6 +33,8 @@ class ChatFormat:
 
     tokenizer: "PreTrainedTokenizerBase"
     eos_ids: tuple[int, ...]
+    _known: dict[str, TokenIds] = field(default_factory=dict, init=False, repr=False, compare=False)
+    """Instruction -> what stands between two attempts: the same for every row, and slow to render."""
 
     def ask(self, messages: Sequence[Message]) -> TokenIds:
         """The prompt for a first attempt, ending where the assistant's text begins."""
@@ -43,7 +45,9 @@ class ChatFormat:
 
         A completion cut by its length limit gets the end-of-turn id that it lacks; one that ended by itself keeps its own.
         """
-        between = self._between(instruction)
+        if instruction not in self._known:
+            self._known[instruction] = self._between(instruction)
+        between = self._known[instruction]
         ended = bool(completion_ids) and completion_ids[-1] in self.eos_ids
         if ended and between and between[0] in self.eos_ids:
             between = between[1:]

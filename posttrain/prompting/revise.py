@@ -7,7 +7,8 @@ MATH = (
 FEEDBACK = "Give feedback on the answer above: say what is right in it, what is wrong, and how to mend it. Do not write a new answer yet."
 REFINE = "Use the feedback to write the answer again, in the same form as before."
 SUMS = "There may be an error in the answer above. Correct it if there is one and write the answer again."
+ONELINER = "# There may be an error in the code above. Correct it if there is one and write the function again."
 CODE = (
-    "There might be an error in the code above because of lack of understanding of the question. Please correct the error, if any, and "
+    "# There might be an error in the code above because of lack of understanding of the question. Please correct the error, if any, and "
     "rewrite the solution. Only output the whole program, in one ```python block."
 )

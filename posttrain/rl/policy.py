@@ -1,6 +1,7 @@
 """The model being trained: its weights or a LoRA adapter, its optimizer, and a frozen reference named by the recipe."""
 
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -56,13 +57,29 @@ class OptimConfig:
     lr: float
     """Learning rate after warm-up; 5e-6 for MATH and 1e-5 for code in arXiv 2409.12917, Table 8."""
     warmup_steps: int = 30
-    """Steps of linear warm-up from 0; then constant. Adam's first steps are of size lr whatever the gradient, and can destroy a model."""
+    """Steps of linear warm-up from 0. Adam's first steps are of size lr whatever the gradient, and can destroy a model."""
+    decay_until: int = 0
+    """The step at which the learning rate, after the warm-up, has come down to 0 along a cosine; 0 keeps it constant."""
     betas: tuple[float, float] = (0.9, 0.999)
     eps: float = 1e-8
     weight_decay: float = 0.0
     """Decoupled weight decay."""
     max_grad_norm: float = 1.0
     """Gradients longer than this (L2 norm over all parameters) are scaled down to it."""
+
+    def __post_init__(self) -> None:
+        if self.decay_until and self.decay_until <= self.warmup_steps:
+            raise ValueError(f"decay_until is {self.decay_until}, expected a step after the {self.warmup_steps} of the warm-up, or 0")
+
+
+def learning_rate(optim: OptimConfig, step: int) -> float:
+    """Of update `step` (from 1): up along a line, then level or down along a cosine."""
+    if step <= optim.warmup_steps:
+        return optim.lr * step / optim.warmup_steps
+    if not optim.decay_until:
+        return optim.lr
+    gone = (step - optim.warmup_steps) / (optim.decay_until - optim.warmup_steps)
+    return optim.lr * (1 + math.cos(math.pi * min(1.0, gone))) / 2
 
 
 class Policy:
@@ -144,7 +161,7 @@ class Policy:
     def update(self) -> dict[str, float]:
         """One optimizer step from the gradients of all ranks; returns their norm before clipping and the learning rate."""
         self.step += 1
-        lr = self.optim.lr * min(1.0, self.step / max(1, self.optim.warmup_steps))
+        lr = learning_rate(self.optim, self.step)
         return {"grad_norm": self.sharding.step(lr, self.optim.max_grad_norm), "lr": lr}
 
     def gather(self, keep: bool = True) -> Gathered:

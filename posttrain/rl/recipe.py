@@ -16,7 +16,7 @@ from posttrain.tasks import TaskConfig
 
 COSTS = (  # keys of speed and memory that change results by rounding at most: a resumed run may have others
     *(f"engine.{key}" for key in ("timeout_s", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager", "max_rows", "max_cache_tokens")),
-    *(f"engine.{key}" for key in ("urls", "push", "push_folder", "push_port", "concurrency", "retries")),
+    *(f"engine.{key}" for key in ("url", "push", "push_folder", "push_port", "concurrency", "retries")),
     *("micro_batch", "policy.gradient_checkpointing", "policy.shard", "checkpoint.keep"),
 )
 

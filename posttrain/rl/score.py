@@ -28,7 +28,7 @@ from torch import Tensor
 
 from posttrain.config import ConfigError
 from posttrain.evaluation import metrics
-from posttrain.evaluation.run import open_chat
+from posttrain.evaluation.model import open_chat
 from posttrain.rl import checkpoint
 from posttrain.rl.adaptive_kl import kl_coefficients
 from posttrain.rl.advantage import informative_rows, leave_one_out, leave_one_out_by_outcome, standardise, zero_variance_share

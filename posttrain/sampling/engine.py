@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
 
+    from posttrain.sampling.push import Pushing
+
 
 @config
 class HFEngineConfig:
@@ -49,8 +51,8 @@ class ServerEngineConfig:
     """OpenAI-compatible endpoints that complete token ids; for training, vLLM's servers, which take the weights after each step."""
 
     kind: Literal["server"] = "server"
-    urls: Annotated[tuple[str, ...], Field(min_length=1)]
-    """Where they listen, each up to and including /v1; rows are spread over them."""
+    url: str | tuple[str, ...] = Field(min_length=1)
+    """Where it listens, up to and including /v1; or a list of several that serve the same model, over which rows are spread."""
     model: str
     """The name that the servers give the model."""
     push: Literal["folder", "nccl"] = "folder"
@@ -66,7 +68,7 @@ class ServerEngineConfig:
     api_key_env: str = ""
     """Name of the environment variable that holds the API key; empty sends none."""
     concurrency: PositiveInt = 16
-    """Requests under way at a time."""
+    """Requests under way at a time, per server."""
     timeout_s: PositiveFloat = 600.0
     """Longest wait for one answer, and for a server to take weights, seconds."""
     retries: Annotated[int, Field(ge=0)] = 4
@@ -114,16 +116,26 @@ def open_engine(
             text_stops=text_stops,
             timeout_s=cfg.timeout_s,
         )
+    return _open_server(cfg, tokenizer, eos_ids, _pushing(cfg, model_folder, dtype, run, sends) if model is not None else None)
+
+
+def _pushing(cfg: ServerEngineConfig, model_folder: str, dtype: str, run: str, sends: bool) -> "Pushing":
     from posttrain.sampling.push import Pushing
+
+    own = _own_dtype(model_folder) if dtype == "auto" else dtype
+    sent_in = "float32" if own == "auto" else own
+    return Pushing(model_folder=model_folder, dtype=sent_in, way=cfg.push, folder=cfg.push_folder, port=cfg.push_port, run=run, sends=sends)
+
+
+def _open_server(
+    cfg: ServerEngineConfig, tokenizer: "PreTrainedTokenizerBase", eos_ids: Sequence[int], pushing: "Pushing | None"
+) -> Engine:
     from posttrain.sampling.server import ServerEngine
 
     if cfg.api_key_env and not os.environ.get(cfg.api_key_env):
         raise EngineError(f"engine.api_key_env names {cfg.api_key_env}, but that environment variable is not set")
-    own = _own_dtype(model_folder) if dtype == "auto" else dtype
-    sent_in = "float32" if own == "auto" else own
-    pushing = {"way": cfg.push, "folder": cfg.push_folder, "port": cfg.push_port, "run": run, "sends": sends}
     return ServerEngine(
-        cfg.urls,
+        (cfg.url,) if isinstance(cfg.url, str) else cfg.url,
         cfg.model,
         tokenizer,
         eos_ids,
@@ -133,7 +145,7 @@ def open_engine(
         concurrency=cfg.concurrency,
         timeout_s=cfg.timeout_s,
         retries=cfg.retries,
-        pushing=Pushing(model_folder=model_folder, dtype=sent_in, **pushing) if model is not None else None,
+        pushing=pushing,
     )
 
 

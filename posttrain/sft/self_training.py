@@ -13,7 +13,7 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from posttrain.config import config
-from posttrain.evaluation.run import open_chat
+from posttrain.evaluation.model import open_chat
 from posttrain.rollout.log import sample_into
 from posttrain.rollout.problems import draw_problems
 from posttrain.rollout.self_correct import Rollout

@@ -7,7 +7,8 @@ import re
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from posttrain.prompting.revise import SUMS
+from posttrain.prompting.revise import ONELINER, SUMS
+from posttrain.tasks.oneliners import ASK, OPERATIONS, OnelinersTask, signature
 from posttrain.tasks.sums import COUNT, IN_SYMBOLS, IN_WORDS, NAMES, SumsTask, written
 
 if TYPE_CHECKING:
@@ -26,6 +27,15 @@ def sums_tokenizer(task: SumsTask) -> "PreTrainedTokenizerBase":
     texts = [form.format(numbers="1 1", target=1) for form in forms] + [written([1] * task.pick), SUMS]
     numbers = [f" {n}" for n in range(task.pick * task.largest)]
     return word_tokenizer([*numbers, *phrases(texts)])
+
+
+def oneliners_tokenizer(task: OnelinersTask) -> "PreTrainedTokenizerBase":
+    """Tokens for every number that a test of `task` can hold, for what stands around it, and for every part of a program but names."""
+    arguments = [f"{n}, " for n in range(1, task.largest + 1)]
+    results = [str(n) for n in range(1 - task.largest, task.largest**2 + 1)]
+    question, start = ASK.partition("{tests}")[0].format(names=signature(task.arguments)), f"def f({signature(task.arguments)}): return "
+    operations = [f"{op}(" if op.isalpha() else f" {op} " for op in OPERATIONS]
+    return word_tokenizer([*arguments, *results, question, "assert f(", ") == ", start, *operations, ", ", ONELINER])
 
 
 def word_tokenizer(words: Iterable[str]) -> "PreTrainedTokenizerBase":

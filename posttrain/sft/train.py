@@ -17,13 +17,20 @@ from posttrain.config import config
 from posttrain.prompting.chat import ChatFormat, chat_format, eos_ids_of
 from posttrain.run import RunFolder, seed_for
 from posttrain.sft.fit import IGNORED, FitConfig, fit, load_model, new_qwen2, save
-from posttrain.sft.tokenizer import sums_tokenizer
-from posttrain.tasks import sums
-from posttrain.tasks.sums import Demonstration, Slips, SumsTask
+from posttrain.sft.tokenizer import oneliners_tokenizer, sums_tokenizer
+from posttrain.tasks import make_task, oneliners, sums
+from posttrain.tasks.generated import Demonstration, Slips
+from posttrain.tasks.oneliners import OnelinersTask
+from posttrain.tasks.sums import SumsTask
 from posttrain.types import Task
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+GENERATED = {  # task -> its demonstrations, and the tokenizer of a new model for it
+    SumsTask: (sums.demonstrations, sums_tokenizer),
+    OnelinersTask: (oneliners.demonstrations, oneliners_tokenizer),
+}
 
 
 @config
@@ -54,7 +61,7 @@ class Config:
 
     kind: Literal["sft"] = "sft"
     model: Annotated[NewModel | LoadedModel, Field(discriminator="kind")]
-    task: SumsTask
+    task: Annotated[SumsTask | OnelinersTask, Field(discriminator="kind")]
     slips: Slips = Slips()
     demonstrations: PositiveInt = 100_000
     """How many demonstrations there are; training goes through them as often as `steps` asks."""
@@ -73,10 +80,11 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     if (out / "model" / "config.json").exists():
         return 0
     folder.forget_after(-1)
-    demos = sums.demonstrations(cfg.task, cfg.slips, random.Random(seed_for(cfg.seed, "demonstrations")))
+    demonstrate, _ = GENERATED[type(cfg.task)]
+    demos = demonstrate(cfg.task, cfg.slips, random.Random(seed_for(cfg.seed, "demonstrations")))
     model, tokenizer = _open(cfg)
     chat = chat_format(tokenizer, eos_ids_of(tokenizer))
-    made = sequences(itertools.islice(demos, cfg.demonstrations), chat, sums.make(cfg.task))
+    made = sequences(itertools.islice(demos, cfg.demonstrations), chat, make_task(cfg.task))
     rows = list(tqdm(made, total=cfg.demonstrations, desc=f"{folder.path.name}: demonstrations", dynamic_ncols=True))
     fit(
         model,
@@ -107,5 +115,6 @@ def sequences(pool: Iterable[Demonstration], chat: ChatFormat, task: Task) -> It
 def _open(cfg: Config) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
     if isinstance(cfg.model, LoadedModel):
         return load_model(cfg.model.name)
-    tokenizer = sums_tokenizer(cfg.task)
+    _, tokenizer_for = GENERATED[type(cfg.task)]
+    tokenizer = tokenizer_for(cfg.task)
     return new_qwen2(cfg.model, tokenizer, context=512, seed=seed_for(cfg.seed, "weights")), tokenizer

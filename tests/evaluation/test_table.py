@@ -219,3 +219,18 @@ def test_a_broken_record_is_one_clear_line(tmp_path):
 def test_episodes_come_back_as_they_were_put(study):
     file = study / "seed0" / "base" / "eval" / "held_out" / "episodes.jsonl"
     assert len(list(read_episodes(file))) == 200
+
+
+def test_a_study_that_is_not_finished_is_shown_as_far_as_it_is_and_what_lacks_is_named(tmp_path, capsys):
+    folder = put_study(tmp_path / "study", num=20)
+    (folder / "seed2" / "score" / "eval" / "held_out" / "summary.json").unlink()
+    (folder / "seed0" / "plain" / "eval" / "held_out" / "summary.json").unlink()
+    assert cli.main(["report", str(folder), "--out", str(tmp_path / "shown")]) == 0
+    lacking = "Left out, as not evaluated yet: Plain RL (seed 0); SCoRe (seed 2)."
+    assert lacking in capsys.readouterr().err
+    assert lacking in (tmp_path / "shown" / "report.html").read_text()
+    assert [(row.name, [seed.seed for seed in row.seeds]) for row in load_rows(list(study_sources(folder)))] == [
+        ("Base", [0, 1, 2]),
+        ("Plain RL", [1, 2]),
+        ("SCoRe", [0, 1]),
+    ]

@@ -8,7 +8,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, GPT2Config, GPT2LM
 
 from posttrain.config import ConfigError
 from posttrain.rl.batch import Batch
-from posttrain.rl.policy import LoraConfig, OptimConfig, Policy, PolicyConfig, load_policy
+from posttrain.rl.policy import LoraConfig, OptimConfig, Policy, PolicyConfig, learning_rate, load_policy
 from tests.sampling.reference import FAMILIES, forward_logprobs, load, some_prompts
 from tests.tiny_models import make_tiny_model
 
@@ -220,3 +220,14 @@ def test_a_model_that_cannot_be_loaded_is_one_line_that_names_it_and_its_role(ro
             open_policy(**names)
         assert str(caught.value).startswith(f"{role}: cannot load '{folder}': ")
         assert "\n" not in str(caught.value)
+
+
+def test_the_learning_rate_goes_up_along_a_line_and_down_along_a_cosine():
+    optim = OptimConfig(lr=2.0, warmup_steps=4, decay_until=12)
+    assert [learning_rate(optim, step) for step in (1, 2, 4)] == [0.5, 1.0, 2.0]
+    assert learning_rate(optim, 8) == pytest.approx(1.0)
+    assert learning_rate(optim, 6) == pytest.approx(1 + math.sqrt(0.5))
+    assert learning_rate(optim, 12) == learning_rate(optim, 20) == 0.0
+    assert [learning_rate(OptimConfig(lr=2.0, warmup_steps=0), step) for step in (1, 100)] == [2.0, 2.0]
+    with pytest.raises(ValueError, match="decay_until is 4, expected a step after the 4 of the warm-up"):
+        OptimConfig(lr=2.0, warmup_steps=4, decay_until=4)

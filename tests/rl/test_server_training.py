@@ -37,7 +37,7 @@ def servers(tiny_qwen2: Path, tmp_path_factory: pytest.TempPathFactory) -> Itera
 @pytest.fixture
 def learner_for(servers, tiny_qwen2, tmp_path):
     def learner_for(**changes: Any):
-        engine = {"kind": "server", "urls": [url for url, _ in servers], "model": "tiny", "timeout_s": 120, "retries": 1}
+        engine = {"kind": "server", "url": [url for url, _ in servers], "model": "tiny", "timeout_s": 120, "retries": 1}
         return open_learner(config_for(tiny_qwen2, engine=engine | {"push_folder": str(tmp_path / "push")}, **changes))
 
     return learner_for

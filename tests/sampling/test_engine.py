@@ -62,9 +62,17 @@ def test_a_policy_with_another_vocabulary_than_the_engine_is_refused_at_the_star
 def test_what_cannot_be_opened_says_so_in_one_line(tiny_qwen2, tmp_path):
     with pytest.raises(ConfigError, match="not a model folder or hub id"):
         open_engine(HFEngineConfig(), str(tmp_path / "none"), eos_ids=[0], pad_id=0, dtype="float32")
-    no_key = ServerEngineConfig(urls=("http://127.0.0.1:1/v1",), model="m", api_key_env="NO_SUCH_KEY")
+    no_key = ServerEngineConfig(url="http://127.0.0.1:1/v1", model="m", api_key_env="NO_SUCH_KEY")
     with pytest.raises(EngineError, match=r"engine\.api_key_env names NO_SUCH_KEY, but that environment variable is not set"):
         open_engine(no_key, str(tiny_qwen2), eos_ids=[0], pad_id=0, dtype="float32")
+
+
+def test_a_recipe_names_one_address_or_several():
+    assert ServerEngineConfig(url="http://a/v1", model="m").url == "http://a/v1"
+    assert ServerEngineConfig(url=["http://a/v1", "http://b/v1"], model="m").url == ("http://a/v1", "http://b/v1")
+    for nothing in ("", []):
+        with pytest.raises(ValueError, match="at least 1"):
+            ServerEngineConfig(url=nothing, model="m")
 
 
 def test_a_scripted_engine_answers_as_written_and_cuts_at_the_limit():

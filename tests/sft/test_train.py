@@ -17,7 +17,8 @@ from posttrain.sampling.scripted import ScriptedEngine
 from posttrain.sft.tokenizer import sums_tokenizer
 from posttrain.sft.train import IGNORED, Config, main, sequences
 from posttrain.tasks import sums
-from posttrain.tasks.sums import Demonstration, Slips, SumsTask
+from posttrain.tasks.generated import Demonstration, Slips
+from posttrain.tasks.sums import SumsTask
 from posttrain.types import Sampling
 
 TASK = SumsTask(numbers=5, largest=9)

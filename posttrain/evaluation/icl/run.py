@@ -24,7 +24,8 @@ from posttrain.evaluation.icl import page
 from posttrain.evaluation.icl.ask import Asking, Shown, ask
 from posttrain.evaluation.icl.curves import curves_of
 from posttrain.evaluation.icl.log import Cell, Cost, Log, Row
-from posttrain.evaluation.run import claim, identity, load_engine, open_tokenizer
+from posttrain.evaluation.model import identity, load_engine, open_tokenizer
+from posttrain.evaluation.run import claim
 from posttrain.prompting.manyshot import Shape
 from posttrain.prompting.order import Order
 from posttrain.prompting.selection import Rules
