@@ -220,6 +220,8 @@ def load_policy(
     if cfg.shard != "replicated" and ranks.num == 1:
         raise ConfigError(f"policy.shard: {cfg.shard} shares out among several ranks, and this is one process: start it with torchrun")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
+    if cfg.shard == "fsdp2":  # which moves each rank's part by itself: the whole may be larger than a GPU
+        device = "cpu"
     policy = _load(model, "model").to(device)
     tokenizer = AutoTokenizer.from_pretrained(model)
     if len(tokenizer) > policy.get_input_embeddings().num_embeddings:

@@ -117,7 +117,12 @@ def _settings(ranks: Ranks, stage: int, max_norm: float, autocast: bool) -> dict
         "gradient_accumulation_steps": 1,
         "managed_gradient_accumulation": False,  # backward() adds up until step()
         "gradient_clipping": max_norm,
-        "zero_optimization": {"stage": stage, "overlap_comm": on_gpu, "stage3_param_persistence_threshold": 0 if not on_gpu else 100_000},
+        "zero_optimization": {
+            "stage": stage,
+            "overlap_comm": on_gpu,
+            "reduce_bucket_size": 50_000_000,  # 200 MB of float32
+            "stage3_param_persistence_threshold": 100_000 if on_gpu else 0,  # numbers in a tensor that stays whole
+        },
         "zero_force_ds_cpu_optimizer": False,
         "torch_autocast": {"enabled": autocast, "dtype": "bfloat16"},
     }

@@ -27,12 +27,12 @@ VARIANTS = {
     "kl in the loss": {"kl": {"coef": [0.05, 0.05], "estimator": "k2_in_loss", "target": [0.01, None]}, "baseline": "problem_and_outcome"},
     "odd micro-batches": {"micro_batch": 6},
 }
-SHARDS = {
-    "fsdp2": {"policy": {"shard": "fsdp2"}, "micro_batch": 6},
-    "fsdp2 lora": {"policy": LORA["policy"] | {"shard": "fsdp2"}},
-    "zero2": {"policy": {"shard": "zero2"}, "micro_batch": 6},
-    "zero3": {"policy": {"shard": "zero3"}, "micro_batch": 6},
-    "zero3 lora": {"policy": LORA["policy"] | {"shard": "zero3"}},
+SHARDS = {  # (kind, changes of the recipe, flags of the run that is shared out)
+    "fsdp2": ("fsdp2", {}, ["--micro_batch", "6", "--policy.gradient_checkpointing", "true"]),
+    "fsdp2 lora": ("fsdp2", LORA, []),
+    "zero2": ("zero2", {}, ["--micro_batch", "6"]),
+    "zero3": ("zero3", {}, ["--micro_batch", "6", "--policy.gradient_checkpointing", "true"]),
+    "zero3 lora": ("zero3", LORA, []),
 }
 
 
@@ -94,12 +94,11 @@ def test_two_ranks_end_with_the_weights_and_figures_of_one(variant, alone, tmp_p
 
 @pytest.mark.parametrize("variant", SHARDS)
 def test_ranks_that_share_out_weights_and_state_end_with_those_of_one(variant, alone, tmp_path):
-    changes = SHARDS[variant]
-    kind = changes["policy"]["shard"]
+    kind, changes, flags = SHARDS[variant]
     if kind.startswith("zero") and find_spec("deepspeed") is None:
         pytest.skip("DeepSpeed is not installed: pip install '.[deepspeed]'")
-    recipe, one = alone(LORA if "lora" in changes["policy"] else {})
-    run_to_the_end(recipe, tmp_path / "two", 2, *(["--micro_batch", "6"] if "micro_batch" in changes else []), "--policy.shard", kind)
+    recipe, one = alone(changes)
+    run_to_the_end(recipe, tmp_path / "two", 2, "--policy.shard", kind, *flags)
     assert f"two: 2 ranks (MULTI_CPU, {kind})" in said(tmp_path / "two", 2)
     assert_alike(tmp_path / "two", one)
 
