@@ -47,7 +47,7 @@ def running(folder: Path, log: Path, more: list[str], environment: dict[str, str
             [*command, "--host", "127.0.0.1", "--port", str(port)],
             stdout=out,
             stderr=out,
-            env=os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"} | environment,
+            env=os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_WORKER_MULTIPROCESSING_METHOD": "fork"} | environment,
             start_new_session=True,
         )
     try:
