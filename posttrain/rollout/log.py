@@ -12,9 +12,8 @@ from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import TextIO, TypeAlias
 
-from tqdm import tqdm
-
 from posttrain.config import ConfigError
+from posttrain.progress import progress_bar
 from posttrain.rollout.store import read_episodes, to_line, write_episodes
 from posttrain.types import DataError, Episode, Problem
 
@@ -36,7 +35,7 @@ def sample_into(
         done = _taken_up(file, chunks, samples)
         missing = [number for number in range(len(chunks)) if number not in done]
         taken = sum(len(chunks[number]) for number in done)
-        with tqdm(total=len(problems), initial=taken, desc=name, unit="problem", dynamic_ncols=True) as bar:
+        with progress_bar(len(problems), name, "problem", taken) as bar:
             for number, made in _sampled(chunks, missing, samplers):
                 log.write("".join(map(to_line, made)))
                 log.flush()

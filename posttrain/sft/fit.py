@@ -3,12 +3,12 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field, PositiveFloat, PositiveInt
-from tqdm import tqdm
 
 from posttrain.config import ConfigError, config
+from posttrain.progress import progress_bar
 from posttrain.run import RunFolder
 from posttrain.types import Episode
 
@@ -29,6 +29,16 @@ class FitConfig:
     lr: PositiveFloat
     """Peak learning rate of AdamW, after the warm-up and then along a cosine to 0."""
     warmup_steps: int = Field(default=0, ge=0)
+    micro_batch: PositiveInt | None = None
+    """Rows per forward and backward pass, for memory only; null takes all of `batch` at once."""
+    precision: Literal["float32", "bf16_autocast"] = "float32"
+    """bf16_autocast computes in bfloat16 on float32 weights, for models of billions."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        if self.micro_batch and self.batch % self.micro_batch:
+            raise ValueError(f"micro_batch {self.micro_batch} does not divide a batch of {self.batch} rows: choose one that does")
 
 
 def rows_of(episodes: Sequence[Episode], learn: Sequence[int]) -> list[dict[str, list[int]]]:
@@ -61,11 +71,16 @@ def load_model(name: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
 class Qwen2Shape(Protocol):
     """The sizes of a new model."""
 
-    hidden_size: int
-    layers: int
-    heads: int
-    mlp_size: int
-    init_std: float
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def mlp_size(self) -> int: ...
+    @property
+    def init_std(self) -> float: ...
 
 
 def new_qwen2(shape: Qwen2Shape, tokenizer: "PreTrainedTokenizerBase", *, context: int, seed: int) -> "Qwen2ForCausalLM":
@@ -103,6 +118,7 @@ def fit(
     after: int = 0,
 ) -> None:
     """Train `model` in place; the loss goes to the folder's metrics, in steps counted on from `after`."""
+    import torch
     from datasets import Dataset
     from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
@@ -110,15 +126,17 @@ def fit(
     settings = SFTConfig(
         output_dir=str(folder.path / "trainer"),
         max_steps=how.steps,
-        per_device_train_batch_size=how.batch,
+        per_device_train_batch_size=how.micro_batch or how.batch,
+        gradient_accumulation_steps=how.batch // (how.micro_batch or how.batch),
         learning_rate=how.lr,
         warmup_steps=how.warmup_steps,
         lr_scheduler_type="cosine",
         adam_beta2=0.98,
         weight_decay=0.01,
         seed=seed,
-        bf16=False,
-        gradient_checkpointing=False,
+        bf16=how.precision == "bf16_autocast",
+        use_cpu=not torch.cuda.is_available(),
+        gradient_checkpointing=how.gradient_checkpointing,
         dataset_kwargs={"skip_prepare_dataset": True},
         logging_steps=50,
         save_strategy="no",
@@ -139,7 +157,7 @@ def progress(
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):
-        bar = tqdm(total=steps, desc=folder.path.name, unit="step", dynamic_ncols=True)
+        bar = progress_bar(steps, folder.path.name, "step")
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.bar.update()
@@ -147,7 +165,7 @@ def progress(
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
             if "loss" in logs:
                 folder.log(after + state.global_step, keep(logs) if keep else {"train/loss": logs["loss"]})
-                self.bar.set_postfix_str(f"loss {logs['loss']:.3f}")
+                self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
 
         def on_train_end(self, *_: Any, **__: Any) -> None:
             self.bar.close()

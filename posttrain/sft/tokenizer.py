@@ -4,6 +4,7 @@ It is a Qwen2 tokenizer, as the model is of that family and loaders go by the fa
 """
 
 import re
+from collections import Counter
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
@@ -15,6 +16,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 PAD, END, USER, ASSISTANT = "<|pad|>", "<|end|>", "<|user|>", "<|assistant|>"
+MOST_WORDS = 2000  # tokens of a tokenizer made from texts; what is rarer falls back to bytes
 CHAT_TEMPLATE = (
     f"{{% for m in messages %}}{{{{ '{USER}' if m.role == 'user' else '{ASSISTANT}' }}}}{{{{ m.content }}}}{END}{{% endfor %}}"
     f"{{% if add_generation_prompt %}}{ASSISTANT}{{% endif %}}"
@@ -50,6 +52,12 @@ def word_tokenizer(words: Iterable[str]) -> "PreTrainedTokenizerBase":
     tokenizer.add_tokens([AddedToken(word, normalized=False) for word in words])
     tokenizer.chat_template = CHAT_TEMPLATE
     return tokenizer
+
+
+def words_of(texts: Iterable[str]) -> list[str]:
+    """The words and numbers of the texts with the space before each, and runs of other signs: the `MOST_WORDS` most frequent."""
+    counts = Counter(piece for text in texts for piece in re.findall(r" ?\w+| ?[^\w\s]+", text))
+    return [word for word, _ in sorted(counts.items(), key=lambda item: (-item[1], item[0]))[:MOST_WORDS]]
 
 
 def phrases(texts: Iterable[str]) -> list[str]:

@@ -57,6 +57,7 @@ def make(cfg: SumsTask) -> Task:
         load=lambda split: load(cfg, split),
         ask=lambda problem: [Message(role="user", content=problem.question)],
         revise=revise.SUMS,
+        verify=revise.VERIFY_SUMS,
         grade=lambda pairs: [grade(problem, text) for problem, text in pairs],
         answer=final_sum,
     )

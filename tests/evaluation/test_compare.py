@@ -46,6 +46,7 @@ def test_a_clear_gain_stands_with_holms_correction(tmp_path):
     (found,) = corrected([compare_evaluations(*each) for each in evaluations(a, b, None)])
     assert [each.p_value for each in found.measures] == [2 / 2**12, 2 / 2**12, 1.0]
     assert [each.holm for each in found.measures] == [pytest.approx(6 / 2**12), pytest.approx(6 / 2**12), 1.0]
+    assert [(each.gained, each.lost) for each in found.measures] == [(12, 0), (12, 0), (0, 0)]
     assert found.measures[1].difference.low > 0
     assert found.measures[1].bootstrap.value == pytest.approx(found.measures[1].difference.value)
 
@@ -72,11 +73,11 @@ def test_other_numbers_of_samples_are_compared_without_an_exact_test(tmp_path):
 
 
 def test_problems_of_one_side_only_or_unscored_are_left_out_and_told(tmp_path):
-    a = put(tmp_path / "a", each_its_problem("cc", "cc", "uc"))
+    a = put(tmp_path / "a", [*each_its_problem("cc", "cc", "uc"), episode("ww", problem="of a alone")])
     b = put(tmp_path / "b", each_its_problem("cc", "wc", "cc", "cc"))
     (found,) = [compare_evaluations(*each) for each in evaluations(a, b, None)]
     assert found.problems == 2
-    assert "2 problems have a verdict on one side only" in " ".join(found.notes)
+    assert "3 problems have a verdict on one side only" in " ".join(found.notes)
 
 
 def test_what_was_evaluated_otherwise_is_told(tmp_path):

@@ -9,6 +9,7 @@ from posttrain.evaluation import plots
 from posttrain.evaluation.entries import Entry, Stage
 from posttrain.evaluation.metrics import summarise
 from posttrain.evaluation.page.tokens import Pieces
+from posttrain.evaluation.page.write import HERE
 from posttrain.evaluation.report import write_report
 from posttrain.sft.tokenizer import word_tokenizer
 from posttrain.types import UnitTests, Verdict
@@ -238,7 +239,8 @@ def least_contrast(page) -> float:
     texts, grounds = ("ink", "soft", "good", "bad", "t2-text"), ("paper", "raised")
     pairs = [(text, ground) for text in texts for ground in grounds]
     pairs += [("ink", ground) for ground in ("sunk", "kept", "same", "other", "del", "ins", "hit")] + [("soft", "sunk")]
-    return min(contrast(colour(page, text), colour(page, ground)) for text, ground in pairs)
+    on_ribbons = [contrast([1.0, 1.0, 1.0], colour(page, ground)) for ground in ("fixed", "broken")]
+    return min(*on_ribbons, *(contrast(colour(page, text), colour(page, ground)) for text, ground in pairs))
 
 
 def colour(page, name: str) -> list[float]:
@@ -351,3 +353,16 @@ def test_libraries_come_only_with_what_needs_them(small, tmp_path):
     for mark in ("KaTeX_Main", "registerLanguage"):
         assert mark in rich
         assert mark not in plain
+
+
+def test_no_class_that_formulas_are_given_is_one_of_the_style(browser, tmp_path):
+    """Or a part of a formula would be laid out as a part of the page, as `\\text` once was."""
+    many = r"$\text{area} \sqrt[3]{x} \frac{1}{2} \llap{a}\smash{b}\boxed{c}\underbrace{d}_{e}\overline{f}\xrightarrow{g}\Big(\cancel{h}$"
+    array = r"\begin{array}{c|c}1&2\\\hline 3&4\end{array}"
+    write_report(tmp_path / "r.html", "T", [Entry(name="M", episodes=[two_texts("p", many, array)])])
+    ours = set(re.findall(r"\.([a-z][\w-]*)", re.sub(r"/\*.*?\*/", "", (HERE / "style.css").read_text(), flags=re.DOTALL)))
+    with opened(browser, tmp_path / "r.html") as page:
+        page.wait_for_selector(".attempt .katex")
+        given = set(page.evaluate("[...document.querySelectorAll('.attempt .katex *')].flatMap((node) => [...node.classList])"))
+        assert {"text", "sqrt", "mfrac", "mtable"} <= given
+        assert ours & given == set()

@@ -2,7 +2,6 @@
 
 import json
 import shutil
-import xml.dom.minidom
 from pathlib import Path
 
 import pytest
@@ -78,12 +77,6 @@ def test_processes_with_an_engine_each_end_with_the_same_bytes(single, tiny_qwen
     evaluate_model(suite_of(shards=2), "test", str(tiny_qwen2), tmp_path)
     for name in ("episodes.jsonl", "summary.json", "prompts.jsonl"):
         assert (tmp_path / name).read_bytes() == (single / name).read_bytes()
-
-
-def test_a_process_that_cannot_open_its_engine_says_so_once(tiny_qwen2, tmp_path):
-    shutil.copytree(tiny_qwen2, tmp_path / "model", ignore=shutil.ignore_patterns("*.safetensors"))
-    with pytest.raises(ConfigError, match="weights cannot be loaded"):
-        evaluate_model(suite_of(shards=2), "test", str(tmp_path / "model"), tmp_path / "out")
 
 
 def test_an_evaluation_goes_on_with_other_workers_servers_and_cache_and_with_nothing_else_changed(tmp_path):
@@ -180,7 +173,8 @@ def test_every_checkpoint_of_a_run_makes_a_curve(tiny_qwen2, tmp_path, capsys):
     assert (first["step"], second["step"], first["against_first"]) == (10, 20, None)
     assert second["against_first"]["difference"]["value"] == 0.0  # the same weights
     assert second["against_first"]["p_value"] == 1.0
-    xml.dom.minidom.parse(str(tmp_path / "out" / "curve.svg"))
+    assert (tmp_path / "out" / "curve.png").read_bytes().startswith(b"\x89PNG")
+    assert "Over training" in (tmp_path / "out" / "report.html").read_text()
 
 
 def test_checkpoints_are_chosen_by_step_and_a_cut_one_is_no_checkpoint(tmp_path, tiny_qwen2):

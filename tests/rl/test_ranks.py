@@ -25,13 +25,13 @@ VARIANTS = {
     "full": {},
     "lora": LORA,
     "kl in the loss": {"kl": {"coef": [0.05, 0.05], "estimator": "k2_in_loss", "target": [0.01, None]}, "baseline": "problem_and_outcome"},
-    "odd micro-batches": {"micro_batch": 6},
+    "odd micro-batches": {"micro_tokens": 100},
 }
 SHARDS = {  # (kind, changes of the recipe, flags of the run that is shared out)
-    "fsdp2": ("fsdp2", {}, ["--micro_batch", "6", "--policy.gradient_checkpointing", "true"]),
+    "fsdp2": ("fsdp2", {}, ["--micro_tokens", "100", "--policy.gradient_checkpointing", "true"]),
     "fsdp2 lora": ("fsdp2", LORA, []),
-    "zero2": ("zero2", {}, ["--micro_batch", "6"]),
-    "zero3": ("zero3", {}, ["--micro_batch", "6", "--policy.gradient_checkpointing", "true"]),
+    "zero2": ("zero2", {}, ["--micro_tokens", "100"]),
+    "zero3": ("zero3", {}, ["--micro_tokens", "100", "--policy.gradient_checkpointing", "true"]),
     "zero3 lora": ("zero3", LORA, []),
 }
 
@@ -58,7 +58,8 @@ def assert_alike(found: Path, expected: Path) -> None:
     """Weights within 1e-6 and Adam's state with them; figures but for rounding."""
     assert (weights(found) - weights(expected)).abs().max() < 1e-6
     for row, like in zip(rows(found), rows(expected), strict=True):
-        assert row == pytest.approx(like, rel=1e-3, abs=1e-5)
+        same = {key for key in like if not key.startswith("train/cached")}  # what a prefix saves depends on who is asked with whom
+        assert {key: row[key] for key in same} == pytest.approx({key: like[key] for key in same}, rel=1e-3, abs=1e-5)
     one, other = (torch.load(sorted((run / "checkpoints").glob("step_*"))[-1] / "training.pt") for run in (found, expected))
     for i, kept in other["optimizer"]["state"].items():
         for key, value in kept.items():

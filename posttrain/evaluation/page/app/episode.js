@@ -104,8 +104,8 @@ const prompts = (index, item) => {
     box.dataset.filled = "yes";
     const [turns, tables] = [await tokensOf(index, item), await once("pieces")];
     const pieces = tables?.[index.model[item]];
-    if (!turns) return void box.append(el("p", { class: "text" }, "The tokens of this episode were left out to keep the page small."));
-    if (!pieces) box.append(el("p", { class: "text" }, "The model’s tokenizer was not found when this page was made, so there are ids alone."));
+    if (!turns) return void box.append(el("p", { class: "prose" }, "The tokens of this episode were left out to keep the page small."));
+    if (!pieces) box.append(el("p", { class: "prose" }, "The model’s tokenizer was not found when this page was made, so there are ids alone."));
     turns.forEach(([text, prompt, sampled], k) => box.append(...prompt_(labels[k], k, text, prompt, sampled, pieces)));
   };
   return el("details", { class: "more", on: { toggle: fill } }, el("summary", {}, "Prompts and tokens"));
