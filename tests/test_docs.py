@@ -58,7 +58,7 @@ def tried_grade(words: list[str]) -> None:
 
 def tried_data(words: list[str]) -> None:
     """The parser takes its own words; the rest are keys of the task."""
-    own, flags = parser_of(cli.VERBS["data"][0], []).parse_known_args(words[1:])
+    own, flags = parser_of(cli.VERBS["data"][0], words[1:2]).parse_known_args(words[2:])
     task_config(own.what, flags)
 
 
@@ -94,7 +94,10 @@ HOW: dict[str, Callable[[list[str]], None]] = {
     "posttrain prompt": tried_prompt,
     "posttrain grade": tried_grade,
     "posttrain data": tried_data,
-    **{f"posttrain {verb}": tried_by_parser for verb in ("init", "doctor", "report", "publish", "watch", "completion")},
+    **{
+        f"posttrain {verb}": tried_by_parser
+        for verb in ("init", "doctor", "report", "publish", "watch", "completion", "compare", "regrade", "export", "import")
+    },
     "make": tried_make,
     "pip": tried_pip,
     "cd": lambda words: None,
