@@ -19,7 +19,7 @@ def progress_bar(total: int, name: str, unit: str, initial: int = 0, shown: bool
         return tqdm(total=total, initial=initial, desc=name, unit=unit, dynamic_ncols=True, disable=not shown)
     form = "{desc}: {n_fmt} of {total_fmt} {unit}s, {elapsed} gone, {remaining} left{postfix}"
     lines = Lines(sys.stderr)
-    told = {"file": lines, "mininterval": LINE_S, "miniters": 1, "bar_format": form, "disable": not shown}
+    told: dict[str, Any] = {"file": lines, "mininterval": LINE_S, "miniters": 1, "bar_format": form, "disable": not shown}
     return tqdm(total=total, initial=initial, desc=name, unit=unit, **told)
 
 

@@ -82,6 +82,11 @@ def tried_make(words: list[str]) -> None:
     subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True, timeout=60)
 
 
+def tried_launch(words: list[str]) -> None:
+    """torchrun: what it would start."""
+    tried_by_dry_run(words[words.index("posttrain.cli") + 1 :])
+
+
 def tried_pip(words: list[str]) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert words[:2] == ["pip", "install"]
@@ -100,6 +105,7 @@ HOW: dict[str, Callable[[list[str]], None]] = {
     },
     "make": tried_make,
     "pip": tried_pip,
+    "torchrun": tried_launch,
     "cd": lambda words: None,
 }
 FOUND = sorted({(str(page.relative_to(ROOT)), command) for page in PAGES for command in commands(page)})
