@@ -120,7 +120,7 @@ def tidy(run: Path, cfg: CheckpointConfig) -> None:
 def restore(checkpoint: Checkpoint, policy: Policy) -> None:
     """Put the policy where it was after that step."""
     try:
-        state: dict[str, Any] = torch.load(checkpoint.path / "training.pt", map_location=policy.device, weights_only=True)
+        state: dict[str, Any] = torch.load(checkpoint.path / "training.pt", map_location="cpu", weights_only=True)
         policy.restore(checkpoint.path, state)
     except (*FAULTS, LookupError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]

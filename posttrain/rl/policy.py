@@ -208,7 +208,7 @@ class Policy:
 
     def gather(self, keep: bool = True) -> Gathered:
         """What a checkpoint holds, in host memory, nothing where another rank is to `keep` it. All ranks gather, or none."""
-        state = self.training_state()
+        state = self.training_state(keep)
         weights = {name: tensor.cpu() for name, tensor in self.weights() if keep}
         return weights, state if keep else {}
 
@@ -218,11 +218,11 @@ class Policy:
         plain.save_pretrained(folder, state_dict=dict(self.weights()) if weights is None else weights)
         self.tokenizer.save_pretrained(folder)
 
-    def training_state(self) -> dict[str, Any]:
+    def training_state(self, keep: bool = True) -> dict[str, Any]:
         """What `save` leaves out and a resumed run needs."""
         learnt = [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad and self._adapted]
         adapter = {name: self.sharding.whole(parameter).detach() for name, parameter in learnt}
-        return {"step": self.step, "optimizer": self.sharding.optimizer_state(), "adapter": adapter}
+        return {"step": self.step, "optimizer": self.sharding.optimizer_state(keep), "adapter": adapter}
 
     def restore(self, folder: Path, state: dict[str, Any]) -> None:
         """Take up a checkpoint: weights from `folder` or, with an adapter, the adapter from `state`."""

@@ -44,7 +44,9 @@ class Sharding(Protocol):
 
     def fill(self, parameter: nn.Parameter, value: Tensor) -> None: ...
 
-    def optimizer_state(self) -> dict[str, Any]: ...
+    def optimizer_state(self, keep: bool = True) -> dict[str, Any]:
+        """Whole, in host memory where ranks hold parts; without `keep` only the gathering is done, for a rank that keeps it."""
+        ...
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None: ...
 
@@ -75,7 +77,7 @@ class Replicated:
     def fill(self, parameter: nn.Parameter, value: Tensor) -> None:
         parameter.copy_(value)
 
-    def optimizer_state(self) -> dict[str, Any]:
+    def optimizer_state(self, keep: bool = True) -> dict[str, Any]:
         return self.optimizer.state_dict()
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
@@ -116,9 +118,12 @@ class FullySharded:
     def fill(self, parameter: nn.Parameter, value: Tensor) -> None:
         parameter.copy_(_like(value, parameter))
 
-    def optimizer_state(self) -> dict[str, Any]:
-        state = self.optimizer.state_dict()
-        return state | {"state": {i: {key: self.whole(value) for key, value in kept.items()} for i, kept in state["state"].items()}}
+    def optimizer_state(self, keep: bool = True) -> dict[str, Any]:
+        state, whole = self.optimizer.state_dict(), {}
+        for i, parts in state["state"].items():
+            gathered = ((key, self.whole(value)) for key, value in parts.items())
+            whole[i] = {key: value.cpu() for key, value in gathered if keep}
+        return state | {"state": whole}
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
         parts = {

@@ -77,7 +77,7 @@ class ZeRO:
             parameter.data.copy_(value)
         safe_set_full_fp32_param(parameter, value)
 
-    def optimizer_state(self) -> dict[str, Any]:
+    def optimizer_state(self, keep: bool = True) -> dict[str, Any]:
         from deepspeed.utils import safe_get_full_optimizer_state
 
         settings = self._settings | {"lr": self._adam.param_groups[0]["lr"], "params": list(range(len(self.trainable)))}
@@ -86,8 +86,8 @@ class ZeRO:
         step = next(iter(self._adam.state.values()))["step"]
         state = {}
         for i, parameter in enumerate(self.trainable):
-            moments = {key: safe_get_full_optimizer_state(parameter, key).view(_shape(parameter)).clone() for key in MOMENTS}
-            state[i] = {"step": torch.tensor(float(step)), **moments}
+            whole = ((key, safe_get_full_optimizer_state(parameter, key).view(_shape(parameter))) for key in MOMENTS)
+            state[i] = {"step": torch.tensor(float(step)), **{key: value.cpu().clone() for key, value in whole if keep}}
         return {"state": state, "param_groups": [settings]}
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
@@ -96,11 +96,11 @@ class ZeRO:
         if not state["state"]:
             return
         step = next(iter(state["state"].values()))["step"]
-        for group in self._adam.param_groups:
-            for part in group["params"]:
-                self._adam.state[part] = {"step": step.clone(), **{key: torch.zeros_like(part) for key in MOMENTS}}
+        sharded = self.engine.optimizer
+        for part in sharded.fp32_partitioned_groups_flat if self.stage == 3 else sharded.single_partition_of_fp32_groups:
+            self._adam.state[part] = {"step": step.clone(), **{key: torch.zeros_like(part) for key in MOMENTS}}
         if self.stage == 2:
-            self.engine.optimizer._lazy_init_hp_params_optimizer_state()
+            sharded._lazy_init_hp_params_optimizer_state()
         for i, parameter in enumerate(self.trainable):
             for key in MOMENTS:
                 safe_set_full_optimizer_state(parameter, state["state"][i][key].to(self.ranks.device), key)
