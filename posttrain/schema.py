@@ -19,15 +19,22 @@ def describe(cls: type) -> Iterator[tuple[str, str, str, str]]:
     for field in dataclasses.fields(cls):
         info, kind = cls.__pydantic_fields__[field.name], hints[field.name]  # type: ignore[attr-defined]
         text = " ".join((info.description or "").split())
-        default = None if info.is_required() else info.get_default(call_default_factory=True)
+        default: Any = None if info.is_required() else info.get_default(call_default_factory=True)
         in_words = "required" if info.is_required() else default if isinstance(default, str) else shown(plain(default))
         members = members_of(kind)
         name = f"{field.name}.NAME" if typing.get_origin(kind) is dict else field.name
         if len(members) > 1:
-            yield f"{name}.kind", "|".join(map(tag_of, members)), "required" if info.is_required() else default.kind, text
+            yield (
+                f"{name}.kind",
+                "|".join(map(tag_of, members)),
+                "required" if info.is_required() else getattr(default, "kind", "null"),
+                text,
+            )
         for member in members:
             only = f" [{tag_of(member)}]" if len(members) > 1 else ""
-            yield from ((f"{name}.{key}{only}", *rest) for key, *rest in describe(member) if not only or key != "kind")
+            for key, type_name, standard, said in describe(member):
+                if not only or key != "kind":
+                    yield f"{name}.{key}{only}", type_name, standard, said
         if not members:
             yield field.name, _type_name(kind), in_words, text
 
@@ -86,7 +93,7 @@ def members_of(kind: Any) -> list[type]:
         return members_of(typing.get_args(kind)[1])
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return [m for part in typing.get_args(kind) for m in members_of(part)]
-    return [kind] if dataclasses.is_dataclass(kind) else []
+    return [kind] if isinstance(kind, type) and dataclasses.is_dataclass(kind) else []
 
 
 def shown(value: Any) -> str:

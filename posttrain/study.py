@@ -13,9 +13,9 @@ from pydantic import Field, PositiveInt
 
 from posttrain.complaint import nearest
 from posttrain.config import ConfigError, build, config, read_yaml
-from posttrain.evaluation import report, show
+from posttrain.evaluation import figure, show
 from posttrain.evaluation.rows import study_sources
-from posttrain.evaluation.run import Suite
+from posttrain.evaluation.suite import Suite
 from posttrain.jobs import Job, do_all
 from posttrain.run import RunFolder
 
@@ -104,7 +104,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     print(show.as_text(shown))
     show.write_tables(out, shown)
     show.write_page(out / "report.html", cfg.title, shown, cfg.notes)
-    report.write_figure(out / "figure.png", shown.entries, shown.rows)
+    figure.write_figure(out / "figure.png", shown.entries, shown.rows)
     print(f"\nThe page to read: {out / 'report.html'}")
     return 0
 

@@ -61,11 +61,13 @@ class Sampling:
 
     A row also ends with the token that completes one of the texts in `stop`, which is kept in its ids: a prompt in plain text has no
     end-of-turn id. What stands before the stop is for the reader of the text to take (`before_stop` in prompting/stop.py).
+    `continued` says that the next call goes on from these rows, so that an engine may keep what it computed for them until then.
     """
 
     max_tokens: int
     temperature: float = 1.0
     stop: tuple[str, ...] = ()
+    continued: bool = False
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -158,6 +160,8 @@ class Task:
     """The instruction to judge the attempt above; empty where a task is never verified."""
     verdicts: tuple[str, str] = ("right", "wrong")
     """With which last word a judgement calls the attempt right or wrong."""
+    source: str = ""
+    """The text of the user's file that defines it. It is kept with what was made by it, which is not gone on with under another."""
 
 
 class Engine(Protocol):

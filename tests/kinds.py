@@ -7,6 +7,7 @@ from posttrain.cli import KINDS
 
 OTHERS = {
     "eval": ("posttrain.evaluation.run", "Suite"),
+    "battery": ("posttrain.evaluation.battery", "Battery"),
     "icl": ("posttrain.evaluation.icl.run", "Suite"),
     "manyshot": ("posttrain.tasks.manyshot", "Config"),
     "reinforce": ("posttrain.evaluation.reinforce", "Config"),

@@ -85,7 +85,7 @@ def test_every_verb_explains_itself(verb, capsys):
     assert len(printed.splitlines()) > 5
 
 
-@pytest.mark.parametrize("words", [[], ["trian"], ["train"], ["eval"], ["grade"], ["report"], ["data"], ["train", "--out"]])
+@pytest.mark.parametrize("words", [[], ["trian"], ["train"], ["eval"], ["grade"], ["report"], ["data"], ["train", "--out"], ["init"]])
 def test_a_call_without_what_it_needs_is_answered_by_its_usage(words, capsys):
     assert call(*words) == 2
     printed = capsys.readouterr()

@@ -7,7 +7,7 @@ import pytest
 
 from posttrain.cli import KINDS as TRAINED
 from posttrain.config import build, load, read_yaml
-from posttrain.evaluation.run import Suite
+from posttrain.evaluation.suite import Suite
 from posttrain.study import Config as StudyConfig
 from posttrain.study import _plan
 from tests.kinds import class_of

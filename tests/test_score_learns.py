@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from posttrain.config import build
-from posttrain.evaluation.run import open_chat
+from posttrain.evaluation.model import open_chat
 from posttrain.rl.loop import Learner
 from posttrain.rl.policy import load_policy
 from posttrain.rl.recipe import Config
@@ -22,7 +22,7 @@ STAGE_ONE = {
     "kl": {"coef": [1.0, 0.01]},
     "sampling": {"max_tokens": 10},
     "optim": {"lr": 2e-3, "warmup_steps": 5},
-    "micro_batch": 128,
+    "micro_tokens": 4096,
 }
 
 

@@ -14,7 +14,9 @@ import torch
 from transformers import AutoModelForCausalLM
 
 from posttrain.config import build, load, merge, read_yaml
-from posttrain.evaluation.run import Suite, evaluate_model, open_chat
+from posttrain.evaluation.model import open_chat
+from posttrain.evaluation.run import evaluate_model
+from posttrain.evaluation.suite import Suite
 from posttrain.jobs import Job
 from posttrain.rl import grpo, score, think_twice
 from posttrain.rl.recipe import Config as ScoreConfig

@@ -1,17 +1,19 @@
-"""What a report shows of one model: where its figures come from on disk, and which of its episodes to read."""
+"""What a report shows of one model, and where that comes from on disk."""
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from posttrain.config import ConfigError
-from posttrain.evaluation.metrics import OUTCOMES, Outcome, outcome
+from posttrain.evaluation.budget import recorded
+from posttrain.evaluation.page.tokens import Pieces, pieces_of
+from posttrain.evaluation.second import Second, read_second
 from posttrain.rollout.store import read_episodes
-from posttrain.run import read_jsonl, seed_for
+from posttrain.run import read_jsonl
 from posttrain.types import Episode
 
 
@@ -22,6 +24,8 @@ class Stage:
     name: str
     metrics: Sequence[dict[str, Any]]
     """Rows of metrics.jsonl: `step`, `train/...` at every step, `val/...` at some."""
+    guards: dict[str, float] = field(default_factory=dict)
+    """The limits from which the run warns, as its recipe has them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,6 +37,9 @@ class Entry:
     stages: tuple[Stage, ...] = ()
     provenance: tuple[tuple[str, str], ...] = ()
     """(what, value), printed as they stand: commit, command, seed, ..."""
+    second: Second = field(default_factory=dict)
+    pieces: Pieces | None = None
+    """What its token ids say; None where its tokenizer was not found."""
 
 
 def load_entry(name: str, folders: Sequence[Path], suite: str | None = None) -> Entry:
@@ -44,13 +51,42 @@ def load_entry(name: str, folders: Sequence[Path], suite: str | None = None) -> 
     for folder in folders:
         if not folder.is_dir():
             raise ConfigError(f"{folder}: no such run folder")
-    logs = [Stage(name=folder.name, metrics=list(read_jsonl(folder / "metrics.jsonl"))) for folder in folders if _trained(folder)]
+    logs = [_stage(folder) for folder in folders if (folder / "metrics.jsonl").is_file()]
     stages = [log for log in logs if any("train/acc_t1" in row for row in log.metrics)]  # supervised training makes no attempts
     evaluation = find_evaluation(folders[-1], suite)
     episodes = list(read_episodes(evaluation / "episodes.jsonl"))
     if not episodes:
         raise ConfigError(f"{evaluation / 'episodes.jsonl'}: holds no episode; run the evaluation first")
-    return Entry(name=name, episodes=episodes, stages=tuple(stages), provenance=provenance_of(folders, evaluation))
+    return Entry(
+        name=name,
+        episodes=episodes,
+        stages=tuple(stages),
+        provenance=provenance_of(folders, evaluation),
+        second=read_second(evaluation),
+        pieces=pieces_of(str(recorded(evaluation).get("model", "")), folders[-1]),
+    )
+
+
+def trained_only(folder: Path) -> bool:
+    """A run that was trained and kept episodes, and was not evaluated."""
+    evaluated = (folder / "episodes.jsonl").is_file() or any(folder.glob("eval/*/episodes.jsonl"))
+    return (folder / "metrics.jsonl").is_file() and not evaluated and any(folder.glob("episodes/step_*.jsonl"))
+
+
+def load_training(name: str, folders: Sequence[Path]) -> Entry:
+    """As `load_entry`, of a run that was not evaluated: the episodes of the last step that it kept. Raises `ConfigError` or `DataError`."""
+    last = max((folders[-1] / "episodes").glob("step_*.jsonl"))
+    episodes = list(read_episodes(last))
+    if not episodes or len(episodes[0].turns) < 2:
+        raise ConfigError(
+            f"{last}: holds no second attempts; evaluate the run first: posttrain eval SUITE.yaml --model {folders[-1] / 'model'}"
+        )
+    stages = tuple(_stage(folder) for folder in folders)
+    pieces = pieces_of(str(recorded(folders[-1]).get("model", "")), folders[-1])
+    step = f"{last.stem.removeprefix('step_').lstrip('0')}, {len(episodes):,} training episodes"
+    return Entry(
+        name=name, episodes=episodes, stages=stages, provenance=(*provenance_of(folders, folders[-1]), ("step", step)), pieces=pieces
+    )
 
 
 def find_evaluation(folder: Path, suite: str | None) -> Path:
@@ -69,18 +105,8 @@ def find_evaluation(folder: Path, suite: str | None) -> Path:
     raise ConfigError(f"{folder}: was not evaluated on {suite!r}; found {names}")
 
 
-def to_read(episodes: Sequence[Episode], num: int) -> list[tuple[Outcome, Episode]]:
-    """`num` scored episodes, evenly over the outcomes as far as there are any, each picked by a hash of the problem's id, by no one."""
-    scored = [episode for episode in episodes if all(turn.verdict.scored for turn in episode.turns)]
-    shuffled = sorted(scored, key=lambda episode: seed_for("to_read", episode.problem.id, episode.sample))
-    groups: dict[Outcome, list[Episode]] = {kind: [e for e in shuffled if outcome(e) == kind] for kind in OUTCOMES}
-    rounds = [(kind, group[i]) for i in range(num) for kind, group in groups.items() if i < len(group)]
-    order = ("fixed", "broken", "kept", "still wrong")
-    return sorted(rounds[:num], key=lambda pick: order.index(pick[0]))
-
-
-def _trained(folder: Path) -> bool:
-    return (folder / "metrics.jsonl").is_file()
+def _stage(folder: Path) -> Stage:
+    return Stage(name=folder.name, metrics=list(read_jsonl(folder / "metrics.jsonl")), guards=recorded(folder).get("guards", {}))
 
 
 def provenance_of(folders: Sequence[Path], evaluation: Path) -> tuple[tuple[str, str], ...]:

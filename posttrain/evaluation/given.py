@@ -10,12 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.config import ConfigError
-from posttrain.evaluation import charts
 from posttrain.evaluation.budget import recorded
-from posttrain.evaluation.drawing import ATTEMPT, points
 from posttrain.evaluation.metrics import Summary
+from posttrain.evaluation.numerals import points
 from posttrain.evaluation.rows import Source
-from posttrain.evaluation.section import Cell, Panel, Section, cell, toned
+from posttrain.evaluation.section import Cell, Section, cell, toned
 from posttrain.evaluation.seeds import measure, over_seeds
 from posttrain.evaluation.stats import Estimate
 from posttrain.evaluation.table import compare_rows
@@ -66,23 +65,20 @@ def as_section(found: Sequence[Pair]) -> Section:
     """For the page: both Deltas of each model, and what became of right and wrong first attempts."""
     head = (
         "Model",
-        "Δ, own<br>attempts",
-        "Δ, given<br>attempts",
-        "Own less<br>given",
+        "Change, own\nattempts",
+        "Change, given\nattempts",
+        "Own less\ngiven",
         "Fixed, own",
         "Fixed, given",
         "Broken, own",
         "Broken, given",
     )
     rows = [(pair.name, _cells(pair)) for pair in found]
-    drawn = [(pair.name, ((ATTEMPT[1], pair.own.delta), (ATTEMPT[3], pair.given.delta))) for pair in found]
-    keys = (("on its own first attempts", ATTEMPT[1]), ("on given ones", ATTEMPT[3]))
-    panel = Panel(title="Change between the attempts, points", svg=charts.pairs(drawn, "Change between the attempts"), keys=keys)
     text = (
         "The same model revises its own first attempts, and first attempts that were given to it, on the same problems. Fixed: right at "
         "last, of those wrong at first; broken: wrong at last, of those right at first. Below each figure its 95% interval."
     )
-    return Section(title="Own first attempts and given ones", text=text, head=head, rows=tuple(rows), panels=(panel,))
+    return Section(title="Own first attempts and given ones", text=text, head=head, rows=tuple(rows))
 
 
 def as_text(found: Sequence[Pair]) -> str:

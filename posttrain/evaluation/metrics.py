@@ -5,13 +5,13 @@ episodes. Rates and differences are fractions in [-1, 1], never percent.
 """
 
 import dataclasses
-import re
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
 from rapidfuzz.distance import Levenshtein
 
+from posttrain.evaluation.groups import By, grouped
 from posttrain.evaluation.stats import Estimate, clustered_mean, clustered_proportion, paired_bootstrap, paired_difference, sign_flip
 from posttrain.types import Episode
 
@@ -98,13 +98,10 @@ def summarise(episodes: Sequence[Episode], *, first: int = 1, second: int = 2) -
     )
 
 
-def breakdown(episodes: Sequence[Episode], by: Literal["level", "subject"]) -> dict[str, Summary]:
+def breakdown(episodes: Sequence[Episode], by: By) -> dict[str, Summary]:
     """One summary for each value of the problems' `by`, in natural order ("2" before "10"); groups without a verdict are left out."""
-    groups: dict[str, list[Episode]] = {}
-    for episode in episodes:
-        groups.setdefault(getattr(episode.problem, by), []).append(episode)
-    told = {name: group for name, group in groups.items() if name and any(all(t.verdict.scored for t in e.turns) for e in group)}
-    return {name: summarise(told[name]) for name in sorted(told, key=_natural)}
+    groups = grouped(episodes, by)
+    return {name: summarise(group) for name, group in groups.items() if any(all(t.verdict.scored for t in e.turns) for e in group)}
 
 
 def compare(first: Sequence[Episode], second: Sequence[Episode], measure: Callable[[Episode], float], *, seed: int = 0) -> Estimate:
@@ -176,6 +173,16 @@ def training_row(episodes: Sequence[Episode], prefix: str) -> dict[str, float]:
     }
 
 
+def cached_share(episodes: Sequence[Episode]) -> list[float]:
+    """Of each attempt's prompt tokens, the share whose keys and values the engine had already, none where it cannot tell."""
+    shares = []
+    for turns in zip(*(episode.turns for episode in episodes), strict=True):
+        asked = [turn for turn in turns if not turn.given]
+        read = sum(len(turn.prompt_ids) for turn in asked)
+        shares.append(sum(turn.completion.num_cached or 0 for turn in asked) / max(1, read))
+    return shares
+
+
 def from_row(row: dict[str, Any]) -> Summary:
     """The summary whose `dataclasses.asdict` was written as JSON."""
 
@@ -237,7 +244,3 @@ def _scored_by_problem(episodes: Sequence[Episode]) -> dict[str, list[Episode]]:
 
 def _why(episodes: Sequence[Episode]) -> str:
     return next(turn.verdict.why for turn in episodes[0].turns if not turn.verdict.scored)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    return [(int(part), "") if part.isdigit() else (0, part) for part in re.split(r"(\d+)", name)]

@@ -17,10 +17,12 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field
-from tqdm import tqdm
 
 from posttrain.config import ConfigError, config, load
-from posttrain.evaluation.run import EvalSampling, claim, identity
+from posttrain.evaluation.model import identity
+from posttrain.evaluation.run import claim
+from posttrain.evaluation.suite import EvalSampling
+from posttrain.progress import progress_bar
 from posttrain.prompting.chat import eos_ids_of
 from posttrain.prompting.manyshot import ManyShotPrompt, Shape, build
 from posttrain.prompting.order import shuffled
@@ -123,7 +125,7 @@ def sample(
     sampling = Sampling(max_tokens=how.max_tokens, temperature=how.temperature, stop=_stops(task, prompt))
     rows = _taken_up(file, [problem.id for problem in problems], cfg.samples, cfg.chunk)
     start = len(rows) // cfg.samples
-    with open(file, "a") as log, tqdm(total=len(problems), initial=start, desc="rationales", unit="problem", dynamic_ncols=True) as bar:
+    with open(file, "a") as log, progress_bar(len(problems), "rationales", "problem", start) as bar:
         for first in range(start, len(problems), cfg.chunk):
             asked = [(problem, number) for problem in problems[first : first + cfg.chunk] for number in range(cfg.samples)]
             prefix = prompt.prefix_ids(len(prompt.shots))

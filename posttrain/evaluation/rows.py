@@ -16,8 +16,10 @@ from posttrain.evaluation.entries import find_evaluation
 from posttrain.evaluation.metrics import Summary
 from posttrain.evaluation.seeds import Measured, measure, over_seeds
 from posttrain.rollout.store import read_episodes
+from posttrain.types import Episode
 
-HOW = ("task", "split", "limit", "attempts", "samples", "method", "first_attempts", "sampling")  # keys of a suite that change figures
+HOW = ("task", "split", "limit", "prompt", "attempts", "samples", "method", "first_attempts", "sampling")
+"""Keys of a suite that change figures."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -136,7 +138,7 @@ def _named(word: str, suite: str | None) -> list[Source]:
 
 
 def _row(name: str, group: Sequence[Source]) -> Row:
-    seeds = tuple(measure(list(read_episodes(source.evaluation / "episodes.jsonl")), source.seed) for source in group)
+    seeds = tuple(measure(_of_several_attempts(source.evaluation), source.seed) for source in group)
     if len({len(seed.summary.acc) for seed in seeds}) > 1:
         raise ConfigError(f"{name}: its seeds were evaluated with different numbers of attempts; choose a suite with --suite")
     budgets = [_budget(source) for source in group]
@@ -148,6 +150,14 @@ def _row(name: str, group: Sequence[Source]) -> Row:
         budget=_mean(budgets),
         how={key: how[key] for key in HOW if key in how},
     )
+
+
+def _of_several_attempts(evaluation: Path) -> list[Episode]:
+    """The episodes; raises `ConfigError` where they are single attempts, of which a report has nothing to tell."""
+    episodes = list(read_episodes(evaluation / "episodes.jsonl"))
+    if any(len(episode.turns) < 2 for episode in episodes):
+        raise ConfigError(f"{evaluation}: holds single attempts, and a report is about what a second one changes; try posttrain compare")
+    return episodes
 
 
 def _budget(source: Source) -> Budget:

@@ -1,127 +1,144 @@
-"""`posttrain eval SUITE.yaml --model DIR_OR_HUB_ID`: K attempts at every problem of a split, graded, summed up, kept to be read.
+"""`posttrain eval SUITE.yaml --model DIR_OR_HUB_ID`: attempts at every problem of a split, graded, summed up, kept to be read.
 
-    OUT/config.yaml · provenance.json · episodes.jsonl (grows chunk by chunk) · summary.json
+    OUT/config.yaml · provenance.json · prompts.jsonl · episodes.jsonl (grows chunk by chunk) · summary.json
 
-The same command goes on where an interrupted one stopped, and ends with the same bytes as one that was not interrupted.
+The same command goes on where an interrupted one stopped, with any number of workers, and ends with the same bytes as one that was not
+interrupted.
 """
 
 import argparse
 import dataclasses
-import hashlib
 import importlib
 import json
-import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
 
 import yaml
-from pydantic import Field
 from tqdm import tqdm
 
-from posttrain.config import ConfigError, config, load, read_yaml
+from posttrain.config import ConfigError, build, dump, load, read_yaml
+from posttrain.evaluation.groups import ALL_BY
 from posttrain.evaluation.metrics import NothingScored, Summary, breakdown, summarise, verifier_accuracy
-from posttrain.evaluation.stats import Estimate
-from posttrain.prompting.chat import ChatFormat, TemplateError, chat_format, eos_ids_of
-from posttrain.rollout.log import sample_into
-from posttrain.rollout.self_correct import Rollout, first_attempts, self_correct
+from posttrain.evaluation.model import identity, load_engine
+from posttrain.evaluation.numerals import percent
+from posttrain.evaluation.samples import Sampled, accuracy_by, sampled
+from posttrain.evaluation.shards import open_shards
+from posttrain.evaluation.suite import RawPrompt, Suite, fixed_keys, open_format
+from posttrain.evaluation.text import as_text
+from posttrain.prompting.raw import PromptFormat
+from posttrain.rollout.log import Sampler, sample_into
+from posttrain.rollout.self_correct import Rollout, RolloutFunction, first_attempts, self_correct
 from posttrain.rollout.store import read_episodes
 from posttrain.rollout.verify import attempts_with_verdict
-from posttrain.run import provenance, write_atomic
-from posttrain.sampling.engine import EngineConfig, HFEngineConfig, open_engine
+from posttrain.run import keep_source, provenance, write_atomic
+from posttrain.sampling.cache import CachedEngine
+from posttrain.sampling.engine import ServerEngineConfig
 from posttrain.schema import describe, plain
-from posttrain.tasks import TaskConfig, make_task
-from posttrain.types import Engine, Problem, Sampling, Task
-
-if TYPE_CHECKING:
-    from transformers import PreTrainedTokenizerBase
+from posttrain.tasks import make_task
+from posttrain.types import Engine, Episode, Problem, Sampling, Task
 
 HELP = """\
 Several suite files merge left to right, and --key.path VALUE flags win over all of them:
 
     posttrain eval evals/suites/math500_two_attempts.yaml --model Qwen/Qwen2.5-1.5B-Instruct --limit 50
+    posttrain eval evals/suites/math500.yaml evals/suites/overlays/sampled.yaml --model runs/score/model --shards 4
 
-The same command goes on with an interrupted evaluation. With a suite, --help lists every key.
+The same command goes on with an interrupted evaluation, also with another number of --shards or other servers. With a suite, --help
+lists every key.
 """
-WINDOWS, WINDOW = 64, 1 << 16  # how much of a weights file is read to tell it from another: so many places, so many bytes each
-
-
-@config
-class EvalSampling:
-    """How attempts are drawn."""
-
-    max_tokens: int = Field(ge=1)
-    """Per attempt."""
-    temperature: float = Field(default=0.0, ge=0)
-    """0 is greedy, as in arXiv 2409.12917 but for its inference scaling (0.7)."""
-
-
-@config
-class Suite:
-    """What to evaluate a model on, and how."""
-
-    kind: Literal["eval"] = "eval"
-    task: TaskConfig
-    split: str = "test"
-    """Which of the task's splits."""
-    limit: int | None = Field(default=None, ge=1)
-    """Only the first so many problems, for a quick look: they are no random choice. null for all."""
-    attempts: int = Field(default=2, ge=2)
-    """Attempts per episode; the second and later ones are asked for by the task's instruction."""
-    samples: int = Field(default=1, ge=1)
-    """Episodes per problem; intervals and tests still count problems."""
-    method: Literal["revise", "self_refine", "verify"] = "revise"
-    """How a later attempt is asked for: by the task's instruction; after feedback that the model writes itself (arXiv 2303.17651); or only
-    where the model first judges its attempt wrong (arXiv 2506.10406): else that attempt counts as the second one too."""
-    first_attempts: Path | None = None
-    """Episodes whose first attempts stand in place of the model's own, so that models revise the same ones; null for the model's own."""
-    sampling: EvalSampling
-    engine: EngineConfig = HFEngineConfig()
-    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    """Precision of the weights in the engine; auto is the checkpoint's own."""
-    chunk: int = Field(default=64, ge=1)
-    """Problems sampled together, and the most that an interruption loses."""
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        if self.method == "verify" and self.attempts != 2:
-            raise ValueError(f"method verify has one revision at most: attempts must be 2, got {self.attempts}")
+ALONE = ("--help", "--dry-run")  # words that take no value
+MODULES = {"icl": "posttrain.evaluation.icl.run", "battery": "posttrain.evaluation.battery"}  # kind of suite -> its module, if not this
 
 
 def evaluate(
-    suite: Suite, task: Task, problems: Sequence[Problem], engine: Engine, chat: ChatFormat, out: Path, *, model: str, name: str = "eval"
-) -> Summary:
-    """Sample and grade what `out` lacks, and sum up; the engine stays open.
+    suite: Suite,
+    task: Task,
+    problems: Sequence[Problem],
+    engine: Engine,
+    chat: PromptFormat,
+    out: Path,
+    *,
+    model: str,
+    name: str = "eval",
+) -> Summary | Sampled:
+    """Sample and grade what `out` lacks with one engine, which stays open, and sum up: of one attempt, what its samples say.
 
     `model` must identify the weights (`identity` does), as an evaluation of other weights is never gone on with: that, or another suite,
     raises `ConfigError`. Raises `NothingScored` where the grader failed everywhere.
     """
     how = rollout_of(suite, problems)
-    claim(out, {"model": model, **plain(suite)})
-    sample = attempts_with_verdict if suite.method == "verify" else self_correct
-    episodes = sample_into(out / "episodes.jsonl", problems, task, engine, chat, how, chunk=suite.chunk, name=name, sample=sample)
-    summary = summarise(episodes)
-    groups = {f"by_{by}": _as_rows(breakdown(episodes, by)) for by in ("level", "subject")}
-    row = {"model": model, "suite": name, "summary": dataclasses.asdict(summary), **groups}
-    if suite.method == "verify":
-        row["verifier_acc"] = dataclasses.asdict(verifier_accuracy(episodes))
+    samplers = [sampler_of(task, engine, chat, how, way_of(suite))]
+    return fill(suite, task, asked(problems, how), samplers, chat, out, model=model, name=name)
+
+
+def fill(
+    suite: Suite,
+    task: Task,
+    problems: Sequence[Problem],
+    samplers: Sequence[Sampler],
+    chat: PromptFormat,
+    out: Path,
+    *,
+    model: str,
+    name: str,
+) -> Summary | Sampled:
+    """As `evaluate`, with these workers."""
+    claim(out, {"model": model, **plain(suite)}, suite)
+    keep_source(out, task.source)
+    write_prompts(out / "prompts.jsonl", problems, task, chat, suite)
+    episodes = sample_into(out / "episodes.jsonl", problems, samplers, samples=suite.samples, chunk=suite.chunk, name=name)
+    return sum_up(episodes, out, model=model, name=name, verified=suite.method == "verify")
+
+
+def sum_up(episodes: Sequence[Episode], out: Path, *, model: str, name: str, verified: bool = False) -> Summary | Sampled:
+    """Write OUT/summary.json, with the accuracy of the model's own verdicts if its attempts were `verified`; raises `NothingScored`."""
+    of_samples = sampled(episodes)
+    row: dict[str, Any] = {"model": model, "suite": name, "sampled": dataclasses.asdict(of_samples)}
+    if of_samples.attempts[1:]:
+        summary = summarise(episodes)
+        row["summary"] = dataclasses.asdict(summary)
+        row |= {f"by_{by}": {key: dataclasses.asdict(s) for key, s in breakdown(episodes, by).items()} for by in ALL_BY}
+        if verified:
+            row["verifier_acc"] = dataclasses.asdict(verifier_accuracy(episodes))
+    else:
+        row |= {f"by_{by}": {key: dataclasses.asdict(e) for key, e in accuracy_by(episodes, by).items()} for by in ALL_BY}
     write_atomic(out / "summary.json", json.dumps(row, indent=1) + "\n")
-    return summary
+    return summary if of_samples.attempts[1:] else of_samples
+
+
+def write_prompts(file: Path, problems: Sequence[Problem], task: Task, chat: PromptFormat, suite: Suite) -> None:
+    """The text of each problem's first prompt, once, as the model reads it; and of what is asked for every later attempt."""
+    if file.exists():
+        return
+    rows: list[dict[str, Any]] = [{"problem": problem.id, "prompt": chat.render(task.ask(problem))} for problem in problems]
+    rows += [{"problem": None, "revise": task.revise}] if suite.attempts > 1 else []
+    write_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
+
+
+def sampler_of(task: Task, engine: Engine, chat: PromptFormat, how: Rollout, by: RolloutFunction = self_correct) -> Sampler:
+    return lambda problems: by(problems, task, engine, chat, how)
+
+
+def way_of(suite: Suite) -> RolloutFunction:
+    return attempts_with_verdict if suite.method == "verify" else self_correct
 
 
 def rollout_of(suite: Suite, problems: Sequence[Problem]) -> Rollout:
     """How the suite samples; raises `ConfigError` where a problem lacks the first attempt that it is to be given."""
-    given = first_attempts(read_episodes(suite.first_attempts)) if suite.first_attempts else {}
+    stored = list(read_episodes(suite.first_attempts)) if suite.first_attempts else []
+    given, to_repair = first_attempts(stored), all(episode.turns[0].given for episode in stored)
     lacking = [problem.id for problem in problems if problem.id not in given] if suite.first_attempts else []
-    if lacking:
+    if lacking and (not to_repair or len(lacking) == len(problems)):
         raise ConfigError(
             f"first_attempts: {suite.first_attempts} has none for {len(lacking)} of {len(problems)} problems, e.g. {lacking[0]}; "
             "make it with posttrain eval on the same task and split"
         )
+    stop = suite.prompt.stop if isinstance(suite.prompt, RawPrompt) else ()
     return Rollout(
-        sampling=Sampling(max_tokens=suite.sampling.max_tokens, temperature=suite.sampling.temperature),
+        sampling=Sampling(max_tokens=suite.sampling.max_tokens, temperature=suite.sampling.temperature, stop=stop),
         attempts=suite.attempts,
         samples=suite.samples,
         given=given,
@@ -131,75 +148,9 @@ def rollout_of(suite: Suite, problems: Sequence[Problem]) -> Rollout:
     )
 
 
-def identity(model: str) -> str:
-    """`model`, and for a folder a digest of its weights: the same name with other weights is another model.
-
-    Of each weights file, 64 windows of 64 KiB spread over it are read, so that a large model costs no time and a fine-tuned one differs.
-    """
-    files = sorted(path for suffix in ("safetensors", "bin", "pt") for path in Path(model).glob(f"*.{suffix}"))
-    if not files:
-        return model
-    digest = hashlib.blake2b(digest_size=8)
-    for path in files:
-        size = path.stat().st_size
-        digest.update(f"{path.name}/{size}/".encode())
-        with open(path, "rb") as file:
-            for i in range(WINDOWS):
-                file.seek(max(0, size - WINDOW) * i // (WINDOWS - 1))
-                digest.update(file.read(WINDOW))
-    return f"{model} (weights {digest.hexdigest()})"
-
-
-def open_chat(model: str) -> tuple[ChatFormat, int | None]:
-    """The chat format of a model folder or hub id, and its pad id; raises `ConfigError`."""
-    tokenizer, eos_ids = open_tokenizer(model)
-    try:
-        return chat_format(tokenizer, eos_ids), tokenizer.pad_token_id
-    except TemplateError as error:
-        raise ConfigError(str(error)) from None
-
-
-def open_tokenizer(model: str) -> "tuple[PreTrainedTokenizerBase, tuple[int, ...]]":
-    """The tokenizer of a model folder or hub id, and every id that ends a text; raises `ConfigError`."""
-    from transformers import AutoTokenizer
-
-    folder = Path(model)
-    if folder.is_dir() and not (folder / "config.json").is_file():
-        steps = sorted(folder.glob("checkpoints/step_*"))
-        hint = f"it is a run folder, name a checkpoint such as {steps[-1]}" if steps else "expected a folder made by save_pretrained"
-        raise ConfigError(f"{model}: no config.json in it; {hint}")
-    if not folder.is_dir() and (model.count("/") > 1 or model.startswith((".", "/"))):
-        raise ConfigError(f"{model}: no such model folder")
-    try:
-        tokenizer = AutoTokenizer.from_pretrained(model)
-        return tokenizer, eos_ids_of(tokenizer, model)
-    except (OSError, ValueError) as error:  # no such folder or hub id, no network, no tokenizer in it
-        said = " ".join(str(error).split())[:300]
-        raise ConfigError(f"{model}: neither a model folder nor a hub model that can be loaded: {said}") from None
-
-
-def table(summary: Summary, levels: dict[str, Summary]) -> str:
-    """The figures for a terminal, in percent with 95% intervals."""
-    first, second = summary.between
-    note = f"exact p = {summary.p_value:.2g} ({summary.num_fixed} fixed, {summary.num_broken} broken)"
-    rows = [(f"Acc@t{k}", acc, "") for k, acc in enumerate(summary.acc, 1)]
-    rows += [(f"Delta(t{first},t{second})", summary.delta, note)]
-    rows += [("Delta i->c", summary.fixed, "of all episodes"), ("Delta c->i", summary.broken, "of all episodes")]
-    rows += [("fix rate", summary.fix_rate, "of those wrong at first"), ("break rate", summary.break_rate, "of those right at first")]
-    rows += [
-        ("answer changed", summary.answer_change, ""),
-        ("text copied", summary.text_copy, ""),
-        ("edit ratio", summary.edit_ratio, "mean"),
-    ]
-    lines = [f"  {label:<14} {_cell(estimate)}  {text}".rstrip() for label, estimate, text in rows if estimate is not None]
-    clipped = ", ".join(f"{share:.1%}" for share in summary.clip)
-    head = (
-        f"{summary.problems} problems, {summary.episodes} episodes, {summary.unscored} unscored, cut at max_tokens per attempt: {clipped}"
-    )
-    if len(levels) > 1:
-        lines += ["", f"  {'level':<14} {'n':>6}  {'t1':>6} {'t2':>6}   Delta"]
-        lines += [f"  {k:<14} {s.problems:>6}  {_pc(s.acc[0])} {_pc(s.acc[1])}  {_cell(s.delta)}" for k, s in levels.items()]
-    return "\n".join([head, *lines])
+def asked(problems: Sequence[Problem], how: Rollout) -> list[Problem]:
+    """All, but of a set to repair only those in it."""
+    return [problem for problem in problems if not how.given or problem.id in how.given]
 
 
 def cli(argv: Sequence[str]) -> int:
@@ -209,75 +160,118 @@ def cli(argv: Sequence[str]) -> int:
     parser.add_argument("suite", nargs="*", type=Path, help="suite files; in case of conflict the later one wins")
     parser.add_argument("--model", help="folder or hub id of the model")
     parser.add_argument("--out", type=Path, help="folder for the results (default: runs/eval/<suite>/<model name>)")
+    parser.add_argument("--checkpoints", metavar="all|STEPS", help="--model is a run: evaluate these of its checkpoints, e.g. 50,100")
+    parser.add_argument("--against", metavar="MODEL", help="with several suites (kind battery): evaluate this one too, and test the gain")
+    parser.add_argument("--dry-run", action="store_true", help="print the resolved suite and stop")
     parser.add_argument("-h", "--help", action="store_true", help="with a suite: list its keys")
     own_words, flags = _split(argv)
     own = parser.parse_args(own_words)
     if not own.suite:
         parser.print_help()
         return 0 if own.help else 2
-    module = suite_module(own.suite)
+    kind = _kind(own.suite)
+    module = importlib.import_module(MODULES.get(kind, __name__))
+    cls = module.Battery if kind == "battery" else module.Suite
     if own.help:
         parser.print_help()
-        keys = [f"  --{key}  <{kind}>  [{default}]\n      {text}" for key, kind, default, text in describe(module.Suite)]
+        keys = [f"  --{key}  <{kind}>  [{default}]\n      {text}" for key, kind, default, text in describe(cls)]
         print("\nKeys:\n" + "\n".join(keys))
         return 0
-    suite = load(module.Suite, own.suite, flags)
+    cfg = load(cls, own.suite, flags)
+    if own.dry_run:
+        print(dump(cfg), end="")
+        return 0
     if not own.model:
         raise ConfigError("--model is missing: name the folder or hub id of the model to evaluate")
-    name = own.suite[0].stem
+    for flag, given, needs in (("--checkpoints", own.checkpoints, "eval"), ("--against", own.against, "battery")):
+        if given and kind != needs:
+            raise ConfigError(f"{flag}: is for a suite of kind {needs}, and {own.suite[0]} is of kind {kind}")
+    name = "_".join(file.stem for file in own.suite)
     out = own.out or Path("runs/eval") / name / Path(own.model.rstrip("/")).name
-    return module.run(suite, name, own.model, out)
+    if kind == "battery":
+        return module.run(module.resolved(cfg, own.suite[0].parent), own.model, out, own.against)
+    if own.checkpoints:
+        return importlib.import_module("posttrain.evaluation.sweep").sweep(cfg, name, Path(own.model), own.checkpoints, out)
+    return module.run(cfg, name, own.model, out)
 
 
-def evaluate_model(suite: Suite, name: str, model: str, out: Path) -> Summary:
-    """Open the engine that `suite` names on a folder or hub id, and `evaluate` into `out`. Raises `ConfigError`, `EngineError`."""
+def evaluate_model(suite: Suite, name: str, model: str, out: Path) -> Summary | Sampled:
+    """Open what `suite` names on a folder or hub id, and `evaluate` into `out`. Raises `ConfigError`, `EngineError`."""
     task = make_task(suite.task)
     problems = task.load(suite.split)[: suite.limit]
-    chat, pad_id = open_chat(model)
-    engine = load_engine(suite.engine, model, chat.eos_ids, pad_id, suite.dtype)
+    chat, _ = open_format(suite, model)
+    how = rollout_of(suite, problems)
+    with samplers_of(suite, model, how) as samplers:
+        return fill(suite, task, asked(problems, how), samplers, chat, out, model=identity(model), name=name)
+
+
+@contextmanager
+def samplers_of(suite: Suite, model: str, how: Rollout) -> Iterator[Sequence[Sampler]]:
+    """The suite's workers for a model: threads around one server's engine, an engine of this process, or processes with one each."""
+    if suite.shards > 1 and not isinstance(suite.engine, ServerEngineConfig):
+        shards = open_shards(suite.shards, open_sampler, (suite, model, how))
+        try:
+            yield shards
+        finally:
+            for shard in shards:
+                shard.close()
+        return
+    engine = open_engine_of(suite, model)
     try:
-        return evaluate(suite, task, problems, engine, chat, out, model=identity(model), name=name)
+        yield [sampler_of(make_task(suite.task), engine, open_format(suite, model)[0], how, way_of(suite))] * suite.shards
     finally:
         engine.close()
 
 
-def load_engine(cfg: Any, model: str, eos_ids: Sequence[int], pad_id: int | None, dtype: str, *, text_stops: bool = False) -> Engine:
-    """`open_engine` for a model that a caller named; raises `ConfigError` where its weights cannot be loaded, else `EngineError`."""
-    try:
-        return open_engine(cfg, model, eos_ids=eos_ids, pad_id=pad_id, dtype=dtype, text_stops=text_stops)
-    except OSError as error:  # a folder with a tokenizer and no weights
-        raise ConfigError(f"{model}: its weights cannot be loaded: {' '.join(str(error).split())[:300]}") from None
+def open_sampler(suite: Suite, model: str, how: Rollout) -> Sampler:
+    """A worker with an engine of its own, as a process of a sharded evaluation opens it."""
+    return sampler_of(make_task(suite.task), open_engine_of(suite, model), open_format(suite, model)[0], how, way_of(suite))
 
 
-def suite_module(files: Sequence[Path]) -> ModuleType:
-    """The module with the `Suite` and the `run` of these files' kind: this one, or that of curves over the number of shots."""
-    in_context = any(layer.get("kind") == "icl" for _, layer in map(read_yaml, files))
-    return importlib.import_module("posttrain.evaluation.icl.run") if in_context else sys.modules[__name__]
+def open_engine_of(suite: Suite, model: str) -> Engine:
+    """The suite's engine, behind its cache if it has one."""
+    chat, pad_id = open_format(suite, model)
+    stops = isinstance(suite.prompt, RawPrompt) and bool(suite.prompt.stop)
+    engine = load_engine(suite.engine, model, chat.eos_ids, pad_id, suite.dtype, text_stops=stops)
+    if suite.cache is None:
+        return engine
+    kept = fixed_keys({"engine": plain(suite.engine)})["engine"]
+    return CachedEngine(engine, suite.cache, json.dumps([identity(model), kept, suite.dtype, chat.eos_ids], sort_keys=True))
+
+
+def _kind(files: Sequence[Path]) -> str:
+    """The kind of suite that these files make up: eval where none says."""
+    kinds = [str(layer["kind"]) for _, layer in map(read_yaml, files) if "kind" in layer]
+    return kinds[-1] if kinds else "eval"
 
 
 def run(suite: Suite, name: str, model: str, out: Path) -> int:
     """Evaluate, and print the table."""
     began = time.monotonic()
     try:
-        summary = evaluate_model(suite, name, model, out)
+        found = evaluate_model(suite, name, model, out)
     except NothingScored as error:
         tqdm.write(f"posttrain: {out}: {error}")
         return 1
     episodes = list(read_episodes(out / "episodes.jsonl"))
-    print(f"{name}: {model}\n{table(summary, breakdown(episodes, 'level'))}")
+    print(f"{name}: {model}\n{as_text(found, episodes)}")
     if suite.method == "verify":
-        print(f"  {'verifier':<14} {_cell(verifier_accuracy(episodes))}  right about the first attempt")
+        print(f"verdicts right about the first attempt: {percent(verifier_accuracy(episodes).value)} %")
     print(f"{time.monotonic() - began:.0f} s; episodes and summary in {out}")
     return 0
 
 
-def claim(out: Path, record: dict[str, Any]) -> None:
-    """Make `out` the folder of this evaluation; raises `ConfigError` if it is another's or cannot be written."""
+def claim(out: Path, record: dict[str, Any], suite: Any = None) -> None:
+    """Make `out` the folder of this evaluation; raises `ConfigError` if it is another's or cannot be written.
+
+    What `suite` (of the record's class) has learnt since the folder was made counts as at its default then.
+    """
     recorded = out / "config.yaml"
     try:
         if recorded.exists():
             before = yaml.safe_load(recorded.read_text()) or {}
-            differing = [key for key in {**before, **record} if before.get(key) != record.get(key)]
+            old, new = fixed_keys(_completed(before, suite, recorded)), fixed_keys(record)
+            differing = [key for key in {**old, **new} if old.get(key) != new.get(key)]
             if differing:
                 raise ConfigError(f"{out}: holds an evaluation with another {', '.join(differing)}; remove it or name another --out")
             return
@@ -286,6 +280,15 @@ def claim(out: Path, record: dict[str, Any]) -> None:
         write_atomic(recorded, yaml.safe_dump(record, sort_keys=False, allow_unicode=True))
     except OSError as error:
         raise ConfigError(f"{out}: cannot write the results: {error.strerror}") from None
+
+
+def _completed(before: dict[str, Any], suite: Any, recorded: Path) -> dict[str, Any]:
+    """A recorded evaluation with the defaults of keys that it lacks; as it is where it cannot be read as such a suite."""
+    try:
+        rest = {key: value for key, value in before.items() if key != "model"}
+        return before if suite is None else {"model": before.get("model"), **plain(build(type(suite), [(str(recorded), rest)]))}
+    except ConfigError:
+        return before
 
 
 def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -297,20 +300,8 @@ def _split(argv: Sequence[str]) -> tuple[list[str], list[str]]:
         if not word.startswith("--"):
             own.append(word)
             continue
-        side = own if word.partition("=")[0] in ("--model", "--out", "--help") else flags
+        side = own if word.partition("=")[0] in ("--model", "--out", "--checkpoints", "--against", *ALONE) else flags
         side.append(word)
-        if "=" not in word and word != "--help":
+        if "=" not in word and word not in ALONE:
             side += [value for value in [next(words, None)] if value is not None]
     return own, flags
-
-
-def _as_rows(groups: dict[str, Summary]) -> dict[str, Any]:
-    return {name: dataclasses.asdict(summary) for name, summary in groups.items()}
-
-
-def _cell(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:6.1f}  [{100 * estimate.low:5.1f}, {100 * estimate.high:5.1f}]"
-
-
-def _pc(estimate: Estimate) -> str:
-    return f"{100 * estimate.value:6.1f}"

@@ -17,9 +17,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from posttrain.evaluation import charts
-from posttrain.evaluation.drawing import ATTEMPT, percent, points
-from posttrain.evaluation.section import Cell, Panel, Section, cell, toned
+from posttrain.evaluation.numerals import percent, points
+from posttrain.evaluation.section import Cell, Plot, Section, Series, cell, toned
 from posttrain.evaluation.seeds import difference, proportion
 from posttrain.evaluation.stats import Estimate
 from posttrain.types import Episode, Turn
@@ -97,13 +96,12 @@ def vote_accuracy(turns: Sequence[Turn]) -> np.ndarray:
 
 def as_section(curves: Sequence[Curve]) -> Section:
     """For the page: both curves of each model, and the figures below them."""
-    keys = (("2K first attempts", ATTEMPT[0]), ("K attempts, each revised", ATTEMPT[1]))
     head = (
         "Model",
-        "Solutions per<br>problem, 2K",
-        "Vote over 2K<br>first attempts",
-        "Vote over K<br>second attempts",
-        "Gain of<br>revising",
+        "Solutions per\nproblem, 2K",
+        "Vote over 2K\nfirst attempts",
+        "Vote over K\nsecond attempts",
+        "Gain of\nrevising",
     )
     rows = [
         (c.name if i == 0 else "", (Cell(value=str(p.solutions)), cell(p.parallel), cell(p.revised), toned(p.gain, points)))
@@ -112,7 +110,7 @@ def as_section(curves: Sequence[Curve]) -> Section:
     ]
     told = [e for c in curves for p in c.points for e in (p.parallel, p.revised)] + [c.alone for c in curves]
     bounds = (min(e.low for e in told), max(e.high for e in told))
-    panels = [Panel(title=f"{c.name}: accuracy of the vote, %, over 2K", svg=_chart(c, bounds), keys=keys) for c in curves]
+    plots = tuple(_plot(c, bounds) for c in curves)
     said = " ".join(
         f"{c.name}: {c.problems:,} problems of {c.samples} samples, one attempt alone {percent(c.alone.value)} % (dashed)"
         + (f", {c.left_out} problems left out for ungraded samples." if c.left_out else ".")
@@ -122,7 +120,7 @@ def as_section(curves: Sequence[Curve]) -> Section:
         "The same number of solutions, used in two ways; the most frequent answer counts, ties are broken by a fair draw, attempts without "
         "an answer have no voice. Means over all subsets of the samples; bands and small figures are 95% intervals."
     )
-    return Section(title="More solutions, or revised ones", text=f"{rule} {said}", head=head, rows=tuple(rows), panels=tuple(panels))
+    return Section(title="More solutions, or revised ones", text=f"{rule} {said}", head=head, rows=tuple(rows), plots=plots)
 
 
 def as_text(curve: Curve) -> str:
@@ -136,10 +134,24 @@ def as_text(curve: Curve) -> str:
     return "\n".join(lines)
 
 
-def _chart(curve: Curve, bounds: tuple[float, float]) -> str:
-    series = [(ATTEMPT[0], [p.parallel for p in curve.points]), (ATTEMPT[1], [p.revised for p in curve.points])]
-    at = [p.solutions for p in curve.points]
-    return charts.bands(series, at, f"Majority vote over 2K solutions: {curve.name}", bounds=bounds, log=True, level=curve.alone.value)
+def _plot(curve: Curve, bounds: tuple[float, float]) -> Plot:
+    lines = (("2K first attempts", "t1", "parallel"), ("K attempts, each revised", "t2", "revised"))
+    series = tuple(_line(name, colour, [getattr(point, which) for point in curve.points]) for name, colour, which in lines)
+    ticks = tuple((math.log2(point.solutions), f"{point.solutions:,}") for point in curve.points)
+    return Plot(
+        title=f"{curve.name}: accuracy of the vote, %",
+        x=tuple(x for x, _ in ticks),
+        x_name="solutions, 2K",
+        series=series,
+        bounds=bounds,
+        ticks=ticks,
+        level=(curve.alone.value, "one attempt alone"),
+    )
+
+
+def _line(name: str, colour: str, each: Sequence[Estimate]) -> Series:
+    values, low, high = (tuple(getattr(e, part) for e in each) for part in ("value", "low", "high"))
+    return Series(name=name, colour=colour, y=values, low=low, high=high, mark="joined dots")
 
 
 def _turns(episodes: Sequence[Episode]) -> dict[str, list[tuple[Turn, Turn]]]:

@@ -7,14 +7,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from posttrain.config import ConfigError
-from posttrain.evaluation import given, report, scaling, table, turns
+from posttrain.evaluation import figure, given, report, scaling, second, table, turns
 from posttrain.evaluation.budget import recorded
-from posttrain.evaluation.entries import Entry, load_entry
+from posttrain.evaluation.entries import Entry, load_entry, load_training, trained_only
 from posttrain.evaluation.icl import page as in_context
 from posttrain.evaluation.metrics import Summary
 from posttrain.evaluation.rows import Source, find_row, load_rows, sources, unfinished
 from posttrain.evaluation.section import Section
 from posttrain.evaluation.table import Table
+from posttrain.grading.peer import PEERS
 from posttrain.rollout.store import read_episodes
 from posttrain.run import write_atomic
 from posttrain.types import Episode
@@ -26,10 +27,11 @@ The figures of one or more runs: a table here, a page to read, and with --out DI
     posttrain report SCoRe=runs/a SCoRe=runs/b Plain=runs/c       one name for several runs: seeds of one row
     posttrain report SCoRe=runs/stage1,runs/stage2                stages of one model, for its curves
     posttrain report runs/a --suite sums_scaling --scaling        2K first attempts against K revised ones
+    posttrain report runs/a --second math-verify                  where another grader disagrees, to be read
 
 Intervals are over problems, and over seeds where a row has several. Where the runs hold an evaluation on given first attempts beside
 one on the model's own, both are compared; more than two attempts are shown attempt by attempt.
-Runs over the number of shots (kind icl) get a page of their own.
+Runs over the number of shots (kind icl) get a page of their own; of runs that were not evaluated, the page shows the training.
 """
 
 
@@ -99,6 +101,8 @@ def cli(argv: Sequence[str]) -> int:
     parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN_DIR[,RUN_DIR]", help=runs)
     parser.add_argument("--against", metavar="ROW", help="name of the row that every other row is tested against")
     parser.add_argument("--scaling", action="store_true", help="majority votes: 2K first attempts against K revised ones")
+    again = "also ask another grader about every final answer, and show where it disagrees; kept beside the episodes"
+    parser.add_argument("--second", choices=PEERS, help=again)
     parser.add_argument("--suite", help="which evaluation to show, where runs have several")
     out = "folder for report.html and table.txt, .md, .csv; or the page alone, where it ends in .html (default: in the last run's folder)"
     parser.add_argument("--out", type=Path, help=out)
@@ -111,7 +115,13 @@ def cli(argv: Sequence[str]) -> int:
     over_shots = [(name or Path(folder).resolve().name, Path(folder)) for name, _, folder in (word.rpartition("=") for word in args.runs)]
     if in_context.holds_run(over_shots[-1][1]):
         return _in_context(over_shots, args)
-    shown = figures(sources(args.runs, args.suite), args.against, votes=args.scaling)
+    runs = [(word.rpartition("=")[0], [Path(folder) for folder in word.rpartition("=")[2].split(",")]) for word in args.runs]
+    if all(trained_only(folders[-1]) for _, folders in runs):
+        return _training([(name or folders[-1].resolve().name, folders) for name, folders in runs], args)
+    found = sources(args.runs, args.suite)
+    for source in found if args.second else ():
+        second.grade_again(source.evaluation, _episodes(source), args.second)
+    shown = figures(found, args.against, votes=args.scaling)
     alone = args.out is None or args.out.suffix == ".html"
     folder = Path(args.runs[-1].rpartition("=")[2].split(",")[-1]) if args.out is None else args.out
     page = folder if args.out and alone else folder / "report.html"
@@ -125,7 +135,7 @@ def cli(argv: Sequence[str]) -> int:
         if not alone:
             write_tables(folder, shown)
         if args.figure:
-            report.write_figure(args.figure, shown.entries, shown.rows)
+            figure.write_figure(args.figure, shown.entries, shown.rows)
     except OSError as error:
         raise ConfigError(f"{error.filename or page}: cannot write the report: {error.strerror}") from None
     told = table.as_markdown(shown.table) if args.markdown else table.as_csv(shown.table).rstrip() if args.csv else as_text(shown)
@@ -142,6 +152,17 @@ def _in_context(named: Sequence[tuple[str, Path]], args: argparse.Namespace) -> 
     if args.figure:
         in_context.write_figure(args.figure, named)
     print(f"wrote {out}")
+    return 0
+
+
+def _training(named: Sequence[tuple[str, Sequence[Path]]], args: argparse.Namespace) -> int:
+    """The page of runs that were not evaluated: their curves, and the episodes of the last step that they kept."""
+    out = args.out or named[-1][1][-1] / "report.html"
+    page = out if out.suffix == ".html" else out / "report.html"
+    entries = [load_training(name, folders) for name, folders in named]
+    note = "Figures and episodes are of the last training step that was kept: sampled on training problems, nothing is held out."
+    report.write_report(page, args.title or "How training went", entries, notes=[note], paper_rows=())
+    print(f"wrote {page}: not evaluated yet, so it shows training alone")
     return 0
 
 

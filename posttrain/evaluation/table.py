@@ -10,11 +10,11 @@ import io
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from posttrain.evaluation.drawing import points
 from posttrain.evaluation.metrics import Summary
+from posttrain.evaluation.numerals import p_text, points
 from posttrain.evaluation.paper import PAPER_ROWS, PAPER_TITLE
 from posttrain.evaluation.rows import Row
-from posttrain.evaluation.section import Cell, Section, p_text, toned
+from posttrain.evaluation.section import Cell, Section, toned
 from posttrain.evaluation.seeds import Measured, cells, difference, shared
 from posttrain.evaluation.stats import Estimate, sign_flip
 
@@ -134,9 +134,9 @@ def as_csv(table: Table) -> str:
 
 def as_section(table: Table) -> Section:
     """For the page: what differs from the chosen row, and what each row cost."""
-    head = ("Model", "Seeds", "Attempts<br>sampled", "Tokens<br>sampled", "Updates")
+    head = ("Model", "Seeds", "Attempts\nsampled", "Tokens\nsampled", "Updates")
     name = table.against.name if table.against else ""
-    head += (f"Acc@t2<br>less {name}’s", f"Δ<br>less {name}’s") if table.against else ()
+    head += (f"Acc@t2,\nless {name}’s", f"Change,\nless {name}’s") if table.against else ()
     rows = []
     for row in table.rows:
         samples, tokens, updates = _cost(row)

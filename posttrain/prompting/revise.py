@@ -15,7 +15,8 @@ VERIFY = (
 )
 VERIFY_SUMS = "Right 1, wrong 0?"
 SUMS = "There may be an error in the answer above. Correct it if there is one and write the answer again."
+ONELINER = "# There may be an error in the code above. Correct it if there is one and write the function again."
 CODE = (
-    "There might be an error in the code above because of lack of understanding of the question. Please correct the error, if any, and "
+    "# There might be an error in the code above because of lack of understanding of the question. Please correct the error, if any, and "
     "rewrite the solution. Only output the whole program, in one ```python block."
 )

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from pydantic import Field, PositiveFloat, PositiveInt
 
 from posttrain.config import config
-from posttrain.run import RunFolder
+from posttrain.run import RunFolder, keep_source
 from posttrain.sft.fit import load_model, progress, save
 from posttrain.tasks import TaskConfig, make_task
 from posttrain.tasks.decontaminate import note, training_set
@@ -79,7 +79,9 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     from transformers import PrinterCallback
     from trl import GRPOTrainer
 
+    task = make_task(cfg.task)
     folder = RunFolder(out, cfg, resume=resume)
+    keep_source(out, task.source)
     if (out / "model" / "config.json").exists():
         return 0
     folder.forget_after(-1)

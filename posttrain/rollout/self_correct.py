@@ -3,12 +3,12 @@
 import random
 from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
 from posttrain.prompting import revise
-from posttrain.prompting.chat import ChatFormat
+from posttrain.prompting.raw import PromptFormat
 from posttrain.run import seed_for
 from posttrain.types import Completion, DataError, Engine, Episode, Problem, Sampling, Task, TokenIds, Turn, Verdict
 
@@ -35,23 +35,24 @@ class Rollout:
     step: int = 0
 
 
-def self_correct(problems: Sequence[Problem], task: Task, engine: Engine, chat: ChatFormat, how: Rollout) -> list[Episode]:
+def self_correct(problems: Sequence[Problem], task: Task, engine: Engine, chat: PromptFormat, how: Rollout) -> list[Episode]:
     """`how.samples` episodes of each problem, in problem order and sample order within.
 
     A truncated attempt still gets its successor, and the instruction is never cut: an attempt's prompt is all earlier tokens. An attempt
-    is graded in a thread of its own while the next one is sampled. Results do not depend on how the engine batches rows, as each row has
-    a seed of its own.
+    is graded in a thread of its own while the next one is sampled, each text about a problem once. Results do not depend on how the
+    engine batches rows, as each row has a seed of its own.
     """
     rows = [(problem, sample) for problem in problems for sample in range(how.samples)]
     first_prompts = [chat.ask(task.ask(problem)) for problem in problems]
     prompts: list[TokenIds] = [first_prompts[i // how.samples] for i in range(len(rows))]
     attempts: list[_Attempt] = []
+    known: dict[tuple[str, str], Verdict] = {}  # the grader's thread alone reads and writes it
     with ThreadPoolExecutor(1) as grader:
         for attempt in range(how.attempts):
             given = {} if attempt else {i: _completed(text, chat) for i, row in enumerate(rows) if (text := _given(*row, how)) is not None}
             completions = _sample(engine, prompts, rows, attempt, how, given)
             texts = [chat.text(completion.ids) for completion in completions]
-            graded = grader.submit(task.grade, [(problem, text) for (problem, _), text in zip(rows, texts)])
+            graded = grader.submit(_grade, task, [(problem, text) for (problem, _), text in zip(rows, texts)], known)
             attempts.append(_Attempt(prompts, completions, texts, graded, given))
             if attempt + 1 < how.attempts:
                 seeds = [seed_for(how.seed, how.step, problem.id, sample, attempt, "feedback") for problem, sample in rows]
@@ -66,7 +67,7 @@ def self_correct(problems: Sequence[Problem], task: Task, engine: Engine, chat: 
     ]
 
 
-Sampler: TypeAlias = Callable[[Sequence[Problem], Task, Engine, ChatFormat, Rollout], list[Episode]]
+RolloutFunction: TypeAlias = Callable[[Sequence[Problem], Task, Engine, PromptFormat, Rollout], list[Episode]]
 """`self_correct`, or another way to make episodes in the same order."""
 
 
@@ -80,14 +81,22 @@ class _Attempt(NamedTuple):
     given: Container[int]
 
 
+def _grade(task: Task, pairs: Sequence[tuple[Problem, str]], known: dict[tuple[str, str], Verdict]) -> list[Verdict]:
+    """A verdict for each pair; only what is not in `known` is graded, and put there. A second attempt often repeats the first."""
+    asked = {(problem.id, text): (problem, text) for problem, text in pairs}
+    fresh = {key: pair for key, pair in asked.items() if key not in known or not known[key].scored}
+    known.update(zip(fresh, task.grade(list(fresh.values())) if fresh else (), strict=True))
+    return [known[problem.id, text] for problem, text in pairs]
+
+
 def _next_prompts(
-    engine: Engine, chat: ChatFormat, task: Task, made: Sequence[tuple[TokenIds, Completion]], seeds: Sequence[int], how: Rollout
+    engine: Engine, chat: PromptFormat, task: Task, made: Sequence[tuple[TokenIds, Completion]], seeds: Sequence[int], how: Rollout
 ) -> list[TokenIds]:
     """What comes after each (prompt, attempt): the instruction to revise, or feedback of the model's own and the instruction to use it."""
     if not how.self_refine:
         return [chat.revise(prompt, attempt.ids, task.revise) for prompt, attempt in made]
     asked = [chat.revise(prompt, attempt.ids, revise.FEEDBACK) for prompt, attempt in made]
-    feedback = engine.generate(asked, how.sampling, seeds)
+    feedback = engine.generate(asked, replace(how.sampling, continued=True), seeds)
     return [chat.revise(prompt, said.ids, revise.REFINE) for prompt, said in zip(asked, feedback)]
 
 
@@ -110,7 +119,7 @@ def _given(problem: Problem, sample: int, how: Rollout) -> str | None:
     return draw.choice(texts) if texts and draw.random() < how.given_share else None
 
 
-def _completed(text: str, chat: ChatFormat) -> Completion:
+def _completed(text: str, chat: PromptFormat) -> Completion:
     return Completion(ids=(*chat.encode(text), chat.eos_ids[0]), logprobs=(), finish="stop")
 
 
@@ -125,10 +134,11 @@ def _sample(
     """One completion per row, drawn where none is `given`; under `shared_first`, a problem's first rows are one draw."""
     shared = how.shared_first and attempt == 0
     seeds = [seed_for(how.seed, how.step, problem.id, 0 if shared else sample, attempt) for problem, sample in rows]
+    sampling = replace(how.sampling, continued=attempt + 1 < how.attempts)
     if shared:
-        drawn = engine.generate(prompts[:: how.samples], how.sampling, seeds[:: how.samples])
+        drawn = engine.generate(prompts[:: how.samples], sampling, seeds[:: how.samples])
         return [completion for completion in drawn for _ in range(how.samples)]
     own = [i for i in range(len(rows)) if i not in given]
-    drawn = engine.generate([prompts[i] for i in own], how.sampling, [seeds[i] for i in own]) if own else []
+    drawn = engine.generate([prompts[i] for i in own], sampling, [seeds[i] for i in own]) if own else []
     made = {**given, **dict(zip(own, drawn, strict=True))}
     return [made[i] for i in range(len(rows))]

@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field, PositiveFloat, PositiveInt
-from tqdm import tqdm
 
 from posttrain.config import ConfigError, config
+from posttrain.progress import progress_bar
 from posttrain.run import RunFolder
 from posttrain.types import Episode
 
@@ -71,11 +71,16 @@ def load_model(name: str) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
 class Qwen2Shape(Protocol):
     """The sizes of a new model."""
 
-    hidden_size: int
-    layers: int
-    heads: int
-    mlp_size: int
-    init_std: float
+    @property
+    def hidden_size(self) -> int: ...
+    @property
+    def layers(self) -> int: ...
+    @property
+    def heads(self) -> int: ...
+    @property
+    def mlp_size(self) -> int: ...
+    @property
+    def init_std(self) -> float: ...
 
 
 def new_qwen2(shape: Qwen2Shape, tokenizer: "PreTrainedTokenizerBase", *, context: int, seed: int) -> "Qwen2ForCausalLM":
@@ -152,7 +157,7 @@ def progress(
     from transformers import TrainerCallback
 
     class Progress(TrainerCallback):
-        bar = tqdm(total=steps, desc=folder.path.name, unit="step", dynamic_ncols=True)
+        bar = progress_bar(steps, folder.path.name, "step")
 
         def on_step_end(self, *_: Any, **__: Any) -> None:
             self.bar.update()
@@ -160,7 +165,7 @@ def progress(
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, float], **_: Any) -> None:
             if "loss" in logs:
                 folder.log(after + state.global_step, keep(logs) if keep else {"train/loss": logs["loss"]})
-                self.bar.set_postfix_str(f"loss {logs['loss']:.3f}")
+                self.bar.set_postfix_str(f"loss {logs['loss']:.3f}", refresh=False)
 
         def on_train_end(self, *_: Any, **__: Any) -> None:
             self.bar.close()

@@ -15,9 +15,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from pydantic import PositiveFloat, PositiveInt
-from tqdm import tqdm
 
 from posttrain.config import config
+from posttrain.progress import progress_bar
 from posttrain.run import RunFolder, seed_for
 from posttrain.sft import families
 from posttrain.sft.families import Family, World
@@ -106,15 +106,19 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     done = _restore(out, model, optimizer)
     folder.forget_after(done)
     seen: list[dict[str, float]] = []
-    for step in (bar := tqdm(range(done + 1, cfg.steps + 1), initial=done, total=cfg.steps, desc=folder.path.name, dynamic_ncols=True)):
+    bar = progress_bar(cfg.steps, folder.path.name, "step", done)
+    for step in range(done + 1, cfg.steps + 1):
         batch = draw_batch(cfg, tokenizer, step)
         seen.append(update(model, optimizer, batch, rate(cfg, step)))
         if step % LOG_EVERY == 0 or step == cfg.steps:
             folder.log(step, _means(seen))
-            bar.set_postfix_str(" ".join(f"{key} {value:.2f}" for key, value in _means(seen).items() if "accuracy" in key))
+            said = " ".join(f"{key} {value:.2f}" for key, value in _means(seen).items() if "accuracy" in key)
+            bar.set_postfix_str(said, refresh=False)
             seen = []
         if step % cfg.checkpoint_every == 0:
             _checkpoint(out, model, optimizer, step)
+        bar.update()
+    bar.close()
     save(model, tokenizer, out / "model")
     (out / "training.pt").unlink(missing_ok=True)
     return 0

@@ -14,11 +14,12 @@ from typing import ClassVar, Literal
 from pydantic import Field, PositiveInt
 
 from posttrain.config import config
-from posttrain.evaluation.run import open_chat
+from posttrain.evaluation.model import open_chat
+from posttrain.evaluation.run import sampler_of
 from posttrain.rollout.log import sample_into
 from posttrain.rollout.problems import draw_problems
 from posttrain.rollout.self_correct import Rollout
-from posttrain.run import RunFolder, seed_for
+from posttrain.run import RunFolder, keep_source, seed_for
 from posttrain.sampling.engine import EngineConfig, HFEngineConfig, open_engine
 from posttrain.sft.fit import FitConfig, fit, load_model, rows_of, save
 from posttrain.sft.traces import Traces, balance, select
@@ -83,6 +84,7 @@ class Config:
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Run all rounds into `out`; under `resume` finished rounds are left as they are. Raises `NothingSelected`, `ConfigError`."""
     folder = RunFolder(out, cfg, resume=resume)
+    keep_source(out, make_task(cfg.task).source)
     clean = training_set(cfg.task, cfg.split, cfg.decontaminate)
     note(folder, clean)
     done = sum((out / f"round_{i}" / "model").is_dir() for i in range(1, cfg.rounds + 1))
@@ -114,7 +116,8 @@ def _sample(cfg: Config, problems: Sequence[Problem], model: str, part: Path, nu
     )
     try:
         name = f"{part.parent.name}: sampling, round {number}"
-        return sample_into(part / "episodes.jsonl", drawn, task, engine, chat, how, chunk=cfg.draw.chunk, name=name)
+        sampler = sampler_of(task, engine, chat, how)
+        return sample_into(part / "episodes.jsonl", drawn, [sampler], samples=cfg.draw.samples, chunk=cfg.draw.chunk, name=name)
     finally:
         engine.close()
 

@@ -4,16 +4,27 @@ from typing import Annotated, TypeAlias, Union
 
 from pydantic import Field
 
-from posttrain.tasks import gsm8k, humaneval, math, mbpp, sums, with_shots
+from posttrain.tasks import gsm8k, humaneval, math, mbpp, oneliners, python_file, sums, with_shots
 from posttrain.tasks.gsm8k import Gsm8kTask
 from posttrain.tasks.humaneval import HumanEvalTask
 from posttrain.tasks.math import MathTask
 from posttrain.tasks.mbpp import MbppTask
+from posttrain.tasks.oneliners import OnelinersTask
+from posttrain.tasks.python_file import FileTask
 from posttrain.tasks.sums import SumsTask
 from posttrain.tasks.with_shots import WithShotsTask
 from posttrain.types import Task
 
-MODULES = {SumsTask: sums, MathTask: math, Gsm8kTask: gsm8k, HumanEvalTask: humaneval, MbppTask: mbpp, WithShotsTask: with_shots}
+MODULES = {
+    SumsTask: sums,
+    OnelinersTask: oneliners,
+    MathTask: math,
+    Gsm8kTask: gsm8k,
+    HumanEvalTask: humaneval,
+    MbppTask: mbpp,
+    WithShotsTask: with_shots,
+    FileTask: python_file,
+}
 TaskConfig: TypeAlias = Annotated[Union[*MODULES], Field(discriminator="kind")]
 
 

@@ -17,6 +17,7 @@ from posttrain.tasks.icl import make_icl_task
 from posttrain.tasks.icl.check import InContextTaskFile
 from posttrain.tasks.icl.check import check as check_in_context
 from posttrain.tasks.listing import asked_in, listed
+from posttrain.tasks.python_file import FileTask
 from posttrain.tasks.with_shots import WithShotsTask
 from posttrain.types import DataError, FinalAnswer, Problem, Task, Verdict
 
@@ -29,10 +30,12 @@ Examples:
     posttrain data check math --train math_train.jsonl.gz --test math500.jsonl   files of your own, any split names
     posttrain data check gsm8k                                                   a task as it comes, from the hub
     posttrain data check recipes/manyshot/gpqa.yaml                              the pool and test of an in-context recipe
+    posttrain data check task.py                                                 a task file of your own
 
 Each reference is given to its task's grader as a model would write it, in a box; those of mathematics also bare and in dollars. One that
 is not graded correct is a failure and is listed with its id. References that the grammar cannot read are counted beside: their own text
-passes, any other answer to them is gold_unparsable. Of a task with unit tests it is the reference program that must pass them.
+passes, any other answer to them is gold_unparsable. Of a task with unit tests it is the reference program that must pass them; of a task
+file each problem's solution, or where it has none the text of its reference.
 Rows without a reference answer are left out by the task and listed. Questions are duplicates when their letters
 and digits agree; a test question that is also a training question is reported, not removed. In an in-context recipe the answers that
 people wrote are given to the task's metric as they stand, and must earn full marks.
@@ -65,7 +68,7 @@ def cli(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("what", help="a YAML file with a `task:` key, or the kind of a task")
+    parser.add_argument("what", help="a YAML file with a `task:` key, a task file of your own, or the kind of a task")
     parser.add_argument("--split", action="append", help="only this split; may be given several times (default: all of the task)")
     args, flags = parser.parse_known_args(argv)
     if args.what.endswith((".yaml", ".yml")) and read_yaml(args.what)[1].get("kind") == "icl":
@@ -91,7 +94,10 @@ def _in_context(what: str, flags: Sequence[str]) -> int:
 
 
 def task_config(what: str, flags: Sequence[str]) -> TaskConfig:
-    """The task of a YAML file with `--task.key value` flags, or of a kind with `--split PATH` flags; raises `ConfigError`."""
+    """The task of a YAML file with `--task.key value` flags, of a task file, or of a kind with `--split PATH`; raises `ConfigError`."""
+    if what.endswith(".py"):
+        said = read_flags(flags)[1].get("task", {}) if flags else {}
+        return build(TaskFile, [("flags", {"task": {"kind": "file", "path": what, **said}})]).task
     kinds = {typing.get_args(cls.__annotations__["kind"])[0] for cls in MODULES}
     _, said = read_flags(flags) if flags else ("", {})
     if what in kinds:
@@ -99,7 +105,7 @@ def task_config(what: str, flags: Sequence[str]) -> TaskConfig:
         task = {"kind": what, **({"sources": sources} if sources else {})}
         return build(TaskFile, [("flags", {"task": task}), ("flags", {"task": said.get("task", {})})]).task
     if not what.endswith((".yaml", ".yml")):
-        raise ConfigError(f"found {what!r}, expected a .yaml file or one of {', '.join(sorted(kinds))}")
+        raise ConfigError(f"found {what!r}, expected a .yaml file, a .py file or one of {', '.join(sorted(kinds))}")
     name, tree = read_yaml(what)
     if "task" not in tree:
         raise ConfigError(f"{name}: has no `task:` key, so there is no data to check; its keys are {', '.join(map(str, tree))}")
@@ -120,7 +126,8 @@ def check_split(cfg: TaskConfig, task: Task, split: str) -> SplitReport:
     failures = []
     for start in tqdm(range(0, len(problems), CHUNK), desc=f"{split}: grading", unit="chunk", disable=not sys.stderr.isatty()):
         chunk = problems[start : start + CHUNK]
-        graded = [task.grade([(problem, _as_written(problem)) for problem in chunk])]
+        own = isinstance(cfg, FileTask)  # whose answers need stand in no box
+        graded = [task.grade([(problem, (own and problem.solution) or _as_written(problem, boxed=not own)) for problem in chunk])]
         if mathematics:
             graded += [compare([(_text(problem), wrap.format(_text(problem))) for problem in chunk]) for wrap in ("{}", "${}$")]
         for problem, *verdicts in zip(chunk, *graded):
@@ -162,10 +169,10 @@ def _duplicates(problems: Sequence[Problem]) -> list[list[str]]:
     return [ids for ids in asked_in(problems).values() if len(ids) > 1]
 
 
-def _as_written(problem: Problem) -> str:
+def _as_written(problem: Problem, *, boxed: bool) -> str:
     """The reference as a model would write it; raises `DataError` on tests without a program that passes them."""
     if isinstance(problem.reference, FinalAnswer):
-        return f"The answer is $\\boxed{{{_text(problem)}}}$."
+        return f"The answer is $\\boxed{{{_text(problem)}}}$." if boxed else _text(problem)
     if not problem.solution:
         raise DataError(f"{problem.id}: has unit tests and no reference program to try them on")
     return f"```python\n{problem.solution}\n```"

@@ -30,6 +30,8 @@ class HumanEvalTask:
     kind: Literal["humaneval"] = "humaneval"
     sources: dict[str, Source] = Field(default_factory=lambda: {"test": "hub:openai/openai_humaneval:test"})
     """Split name -> a .jsonl or .jsonl.gz file, or hub:org/name[:config]:split, or a list of these that is read as one split."""
+    complete: bool = False
+    """Ask with signature and docstring alone, for a model to go on with, as arXiv 2107.03374 does; for prompts in plain text."""
     cpu_s: float = Field(default=LIMITS.cpu_s, gt=0)
     """CPU time of one program with all its tests, seconds; who exceeds it is run twice, the second time alone."""
     sandbox: SandboxChoice = "auto"
@@ -42,7 +44,7 @@ def make(cfg: HumanEvalTask) -> Task:
     return Task(
         name="humaneval",
         load=lambda split: read(cfg, split).problems,
-        ask=ask,
+        ask=ask_to_go_on if cfg.complete else ask,
         revise=revise.CODE,
         verify=revise.VERIFY,
         grade=partial(grade_code, setting=setting_of(cfg.sandbox, cfg.cpu_s)),
@@ -56,6 +58,11 @@ def read(cfg: HumanEvalTask, split: str) -> Split:
 
 def ask(problem: Problem) -> list[Message]:
     return [Message(role="user", content=ASK.format(question=problem.question.strip()))]
+
+
+def ask_to_go_on(problem: Problem) -> list[Message]:
+    """What the problem gives, to its last letter but spaces that would part the model from its indentation."""
+    return [Message(role="user", content=problem.question.rstrip(" "))]
 
 
 def answer(text: str) -> str | None:

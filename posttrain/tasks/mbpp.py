@@ -2,9 +2,10 @@
 
 Rows have `task_id`, `text` (or `prompt`, in the sanitised half), `test_list`, `test_setup_code` or `test_imports`, and the reference
 program in `code`. The published split is by task_id: 1-10 for prompts, 11-510 test, 511-600 validation, 601-974 train; a file that holds
-all 974 is cut by it with `task_ids`.
+all 974 is cut by it with `task_ids`. Asked in words, or behind solved tasks as in the paper (`shots`).
 """
 
+from dataclasses import replace
 from functools import partial
 from typing import Literal
 
@@ -22,6 +23,8 @@ ASK = (
     "You are an expert Python programmer. {question}\n\nWrite the whole program, with the imports and helper functions that it needs and "
     "without the tests, in one ```python block."
 )
+ASK_BEHIND_SHOTS = "You are an expert Python programmer. Your task: {question}\n\n[BEGIN]\n"
+SHOT = ASK_BEHIND_SHOTS + "{program}\n[DONE]\n\n\n"
 SPLITS = ("train", "validation", "test", "prompt")
 QUESTION = "{text}\nYour code must pass {these}:\n\n```python\n{tests}\n```"
 
@@ -39,6 +42,9 @@ class MbppTask:
     """Split name -> first and last task_id to take of its source; splits that are not named here take all. Published: train 601-974."""
     shown_tests: int = Field(default=3, ge=1)
     """How many of the assertions the question shows; one is needed to tell the function's name, three is what arXiv 2108.07732 does."""
+    shots: tuple[int, ...] = ()
+    """task_ids of the `prompt` split whose solutions stand before the question, programs between [BEGIN] and [DONE]; arXiv 2108.07732 has
+    2, 3 and 4. Without any the question is asked in words."""
     cpu_s: float = Field(default=LIMITS.cpu_s, gt=0)
     """CPU time of one program with all its tests, seconds; who exceeds it is run twice, the second time alone."""
     sandbox: SandboxChoice = "auto"
@@ -51,7 +57,7 @@ def make(cfg: MbppTask) -> Task:
     return Task(
         name="mbpp",
         load=lambda split: read(cfg, split).problems,
-        ask=ask,
+        ask=partial(ask_behind, shots_of(cfg)) if cfg.shots else ask,
         revise=revise.CODE,
         verify=revise.VERIFY,
         grade=partial(grade_code, setting=setting_of(cfg.sandbox, cfg.cpu_s)),
@@ -73,6 +79,20 @@ def read(cfg: MbppTask, split: str) -> Split:
 
 def ask(problem: Problem) -> list[Message]:
     return [Message(role="user", content=ASK.format(question=problem.question))]
+
+
+def ask_behind(block: str, problem: Problem) -> list[Message]:
+    return [Message(role="user", content=block + ASK_BEHIND_SHOTS.format(question=problem.question))]
+
+
+def shots_of(cfg: MbppTask) -> str:
+    """The block of solved tasks before every question; raises `DataError` where one is missing or has no program."""
+    there = {int(problem.id.rpartition("/")[2]): problem for problem in read(replace(cfg, limit=None), "prompt").problems}
+    for number in cfg.shots:
+        if number not in there or not there[number].solution:
+            raise DataError(f"{cfg.sources['prompt']}: has no solved task_id {number} for task.shots; found {', '.join(map(str, there))}")
+    chosen = [there[number] for number in cfg.shots]
+    return "".join(SHOT.format(question=problem.question, program=problem.solution.replace("\r\n", "\n").strip()) for problem in chosen)
 
 
 def _problem(row: Row, number: str, shown_tests: int) -> Problem:

@@ -20,6 +20,7 @@ Examples:
     posttrain prompt recipes/score_math/stage1.yaml --model Qwen/Qwen2.5-1.5B-Instruct
     posttrain prompt evals/suites/math500_two_attempts.yaml --model runs/stage1/checkpoints/best --split test -n 1
     posttrain prompt sums --model DIR --task.numbers 6
+    posttrain prompt task.py --model DIR
 
 The second prompt is made as in training: the first prompt's tokens, the attempt's tokens, then what the chat template puts before the
 next attempt. A template that rewrites earlier turns cannot do that and is refused. Special tokens are shown as they are.
@@ -34,7 +35,9 @@ def cli(argv: Sequence[str]) -> int:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("what", help="a YAML file with a `task:` key, or the kind of a task; --task.key VALUE flags win over it")
+    parser.add_argument(
+        "what", help="a YAML file with a `task:` key, a task file, or the kind of a task; --task.key VALUE flags win over it"
+    )
     parser.add_argument("--model", required=True, help="folder or hub id whose tokenizer and chat template are used")
     parser.add_argument("--split", help="split to take the problems from (default: the task's first)")
     parser.add_argument("-n", "--n", type=int, default=2, metavar="N", help="how many problems (default: 2)")

@@ -7,7 +7,6 @@ decides the split, so the same problem in another order or wording cannot stand 
 slips, for training a base model that has something to correct. Nothing in a problem or an instruction tells whether an attempt was right.
 """
 
-import hashlib
 import itertools
 import math
 import random
@@ -18,10 +17,9 @@ from typing import Literal
 
 from posttrain.config import config
 from posttrain.prompting import revise
+from posttrain.tasks.generated import REJECTED, Demonstration, Slips, collect, split_of, two_attempts
 from posttrain.types import DataError, FinalAnswer, Message, Problem, Task, Verdict
 
-BUCKETS = {"test": range(0, 8), "validation": range(8, 12), "train": range(12, 64)}  # of 64
-REJECTED = 20_000  # draws in a row that are of another split or have several answers, before giving up
 COUNT = {2: "two", 3: "three"}
 NAMES = {2: "x + y", 3: "x + y + z"}
 IN_WORDS = "Which {count} of {numbers} add up to {target}?"
@@ -71,18 +69,8 @@ def load(cfg: SumsTask, split: str) -> list[Problem]:
     sizes = {"train": cfg.train_size, "validation": cfg.validation_size, "test": cfg.test_size}
     if split not in sizes:
         raise DataError(f"sums: no split {split!r}; expected one of {', '.join(sizes)}")
-    stream = generate(cfg, split, random.Random(f"{cfg.data_seed}/{split}"))
-    found: dict[str, Problem] = {}
-    repeats = 0
-    while len(found) < sizes[split] and repeats < 1000 + 5 * len(found):
-        problem = next(stream).problem
-        repeats = repeats + 1 if problem.id in found else 0
-        found.setdefault(problem.id, problem)
-    if len(found) == sizes[split]:
-        return list(found.values())
-    raise DataError(
-        f"sums: only {len(found)} different problems of {sizes[split]} asked for in {split}; raise largest or lower the split's size"
-    )
+    stream = (puzzle.problem for puzzle in generate(cfg, split, random.Random(f"{cfg.data_seed}/{split}")))
+    return collect("sums", stream, split, sizes[split], "raise largest or lower the split's size")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,9 +90,8 @@ def generate(cfg: SumsTask, split: str, rng: random.Random) -> Iterator[Puzzle]:
         numbers = rng.sample(range(1, cfg.largest + 1), cfg.numbers)
         answer = tuple(sorted(rng.sample(numbers, cfg.pick)))
         target = sum(answer)
-        key = f"{sorted(numbers)}={target}"
-        digest = hashlib.blake2b(key.encode(), digest_size=8).hexdigest()
-        if int(digest, 16) % 64 not in BUCKETS[split]:
+        found_in, digest = split_of(f"{sorted(numbers)}={target}")
+        if found_in != split:
             continue
         if sum(sum(choice) == target for choice in itertools.combinations(numbers, cfg.pick)) != 1:
             continue  # another choice would be right as well
@@ -143,39 +130,10 @@ def grade(problem: Problem, text: str) -> Verdict:
     return Verdict(status="correct" if right else "wrong", why="the same numbers" if right else "other numbers")
 
 
-@config
-class Slips:
-    """How the people behind the demonstrations err. A slip is a wrong choice, the likelier the nearer its sum is to the target."""
-
-    first: float = 0.35
-    """Probability that the first attempt is a slip."""
-    copy: float = 0.35
-    """Probability that the second attempt repeats the first one, right or wrong."""
-    correct: float = 0.35
-    """Probability that the second attempt is right; in the remaining cases it is a new slip."""
-    spread: float = 2.0
-    """How far slips miss the target: a choice that is off by d has weight exp(-d / spread)."""
-
-    def __post_init__(self) -> None:
-        if min(self.first, self.copy, self.correct) < 0 or self.first > 1 or self.copy + self.correct > 1:
-            raise ValueError(f"expected probabilities with copy + correct <= 1, got {self.first}, {self.copy}, {self.correct}")
-        if self.spread <= 0:
-            raise ValueError(f"spread must be > 0, got {self.spread}")
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Demonstration:
-    problem: Problem
-    attempts: tuple[str, str]
-
-
 def demonstrations(cfg: SumsTask, slips: Slips, rng: random.Random) -> Iterator[Demonstration]:
-    """Endless pairs of attempts at training problems. What the second one does is drawn without looking at whether the first is right."""
+    """Endless pairs of attempts at training problems."""
     for puzzle in generate(cfg, "train", rng):
-        first = _slip(puzzle, slips, rng) if rng.random() < slips.first else puzzle.answer
-        draw = rng.random()
-        again = puzzle.answer if slips.copy <= draw < slips.copy + slips.correct else None
-        second = first if draw < slips.copy else again or _slip(puzzle, slips, rng)
+        first, second = two_attempts(puzzle.answer, lambda puzzle=puzzle: _slip(puzzle, slips, rng), slips, rng)
         yield Demonstration(problem=puzzle.problem, attempts=(written(first), written(second)))
 
 

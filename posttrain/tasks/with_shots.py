@@ -15,14 +15,15 @@ from posttrain.config import config
 from posttrain.prompting.manyshot import RAW, written
 from posttrain.prompting.selection import Rules, letters_and_digits, select
 from posttrain.prompting.shots import Layout, PromptError, read_shots
-from posttrain.tasks import gsm8k, math, sums
+from posttrain.tasks import gsm8k, math, python_file, sums
 from posttrain.tasks.gsm8k import Gsm8kTask
 from posttrain.tasks.math import MathTask
+from posttrain.tasks.python_file import FileTask
 from posttrain.tasks.sums import SumsTask
 from posttrain.types import Message, Problem, Task
 
-Plain: TypeAlias = Annotated[Union[SumsTask, MathTask, Gsm8kTask], Field(discriminator="kind")]  # noqa: UP007
-MODULES = {SumsTask: sums, MathTask: math, Gsm8kTask: gsm8k}
+Plain: TypeAlias = Annotated[Union[SumsTask, MathTask, Gsm8kTask, FileTask], Field(discriminator="kind")]  # noqa: UP007
+MODULES = {SumsTask: sums, MathTask: math, Gsm8kTask: gsm8k, FileTask: python_file}
 
 
 @config

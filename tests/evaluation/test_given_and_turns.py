@@ -72,7 +72,8 @@ def test_ten_attempts_are_shown_one_by_one():
     assert [name for name, _ in section.rows] == ["Long"]
     assert section.head == ("Model", *(f"Acc@t{k}" for k in range(1, 11)))
     assert [cell.value for cell in section.rows[0][1]][:3] == ["12.5", "25.0", "37.5"]
-    assert section.panels[0].svg.count("<circle") == 10
+    assert section.plots[0].series[0].y[:3] == (0.125, 0.25, 0.375)
+    assert len(section.plots[0].x) == 10
     assert turns.as_section(rows[1:]) is None
 
 

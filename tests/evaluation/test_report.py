@@ -1,6 +1,9 @@
+import base64
+import hashlib
 import json
 import re
-from dataclasses import asdict, replace
+import zlib
+from dataclasses import asdict
 from html.parser import HTMLParser
 
 import pytest
@@ -8,14 +11,21 @@ from PIL import Image
 
 from posttrain import cli
 from posttrain.config import ConfigError
-from posttrain.evaluation import charts, drawing
-from posttrain.evaluation.entries import Entry, Stage, load_entry, to_read
-from posttrain.evaluation.metrics import OUTCOMES, summarise
-from posttrain.evaluation.report import differing, p_text, write_figure, write_report
+from posttrain.evaluation import plots
+from posttrain.evaluation.entries import Entry, Stage, load_entry
+from posttrain.evaluation.figure import write_figure
+from posttrain.evaluation.metrics import summarise
+from posttrain.evaluation.numerals import p_text, points
+from posttrain.evaluation.page import glyphs, reading
+from posttrain.evaluation.report import write_report
+from posttrain.evaluation.second import read_second
+from posttrain.evaluation.section import Flow
+from posttrain.evaluation.stats import Estimate
 from posttrain.rollout.store import write_episodes
 from tests.evaluation.hand_made import each_its_problem, episode, population
+from tests.evaluation.on_disk import put_evaluation
 
-VOID = {"meta", "br", "line", "circle", "polyline"}
+VOID = {"meta", "br", "line", "circle", "rect", "path"}
 
 
 class Page(HTMLParser):
@@ -79,7 +89,8 @@ def page(entries, tmp_path_factory):
 
 def test_the_page_needs_no_network(page):
     for _, attrs in page.elements:
-        assert not {"src", "href", "action", "srcset", "data"} & attrs.keys()
+        assert not {"src", "action", "srcset", "data"} & attrs.keys()
+        assert attrs.get("href", "#").startswith("#")
     policy = next(a["content"] for a in page.all("meta") if a.get("http-equiv") == "Content-Security-Policy")
     assert policy.startswith("default-src 'none'")
 
@@ -89,8 +100,8 @@ def test_the_headline_holds_each_models_figures_and_the_papers(entries, page):
         found = summarise(entry.episodes)
         for value in (found.acc[0].value, found.acc[1].value, found.fixed.value):
             assert f"{100 * value:.1f}" in page.text
-        assert charts.points(found.delta.value) in page.text
-        assert f"{charts.points(found.delta.low)} to {charts.points(found.delta.high)}" in page.text
+        assert points(found.delta.value) in page.text
+        assert f"{points(found.delta.low)} to {points(found.delta.high)}" in page.text
     assert "another model and another task (Gemini 1.5 Flash on MATH500" in page.text
     assert "−11.2" in page.text
     assert "Base loses" in page.text
@@ -104,50 +115,84 @@ def test_no_gain_is_claimed_where_zero_is_in_the_interval(tmp_path):
     assert "gains" not in text
 
 
-def test_twenty_episodes_of_each_model_stand_with_their_outcome(page, entries):
-    articles = page.all("article")
-    assert len(articles) == 40
-    for model in "01":
-        assert {a["data-outcome"] for a in articles if a["data-model"] == model} == set(OUTCOMES)
-    assert page.text.count("Attempt 1") == page.text.count("Attempt 2") == 40
+def test_nothing_that_a_model_wrote_is_markup(tmp_path):
+    hostile = "</script><img src=x onerror=alert(1)>"
+    bad = episode("wc", problem=hostile, texts=(hostile, "x"), answers=(hostile, "7"), level=hostile, subject=hostile)
+    write_report(tmp_path / "r.html", "T", [Entry(name="M", episodes=[bad, *each_its_problem("cc")])])
+    assert "onerror=alert(1)" not in (tmp_path / "r.html").read_text()
 
 
-def test_picking_episodes_is_even_over_outcomes_and_repeats():
-    made = each_its_problem(*["cc"] * 50, *["wc"] * 3, *["cw"] * 2, *["ww"] * 50, *["uw"] * 5)
-    picked = to_read(made, 20)
-    kinds = [kind for kind, _ in picked]
-    assert {kind: kinds.count(kind) for kind in OUTCOMES} == {"kept": 8, "fixed": 3, "broken": 2, "still wrong": 7}
-    assert picked == to_read(list(reversed(made)), 20)
-    assert len(to_read(made[:3], 20)) == 3
-
-
-HOSTILE = "</pre><script>alert(1)</script><img src=x onerror=alert(2)>&lt;b&gt; {{ 7 * 7 }}"
-
-
-def test_what_a_model_wrote_stays_text(tmp_path):
-    bad = episode("wc", problem=HOSTILE, texts=(HOSTILE, "x"), answers=(HOSTILE, "7"), level=HOSTILE, subject=HOSTILE)
-    bad = replace(bad, problem=replace(bad.problem, question=HOSTILE))
-    write_report(tmp_path / "r.html", HOSTILE, [Entry(name=HOSTILE, episodes=[bad, *each_its_problem("cc")])], notes=[HOSTILE])
-    page = Page((tmp_path / "r.html").read_text())
-    assert len(page.all("script")) == 1
-    assert not page.all("img")
-    assert page.text.count(HOSTILE) >= 8
-
-
-def test_only_the_pages_own_script_may_run(page, entries, tmp_path):
-    import base64
-    import hashlib
-
+def test_only_the_pages_own_scripts_may_run(entries, tmp_path):
     write_report(tmp_path / "r.html", "T", entries)
     text = (tmp_path / "r.html").read_text()
-    script = re.search(r"<script>(.*?)</script>", text, re.DOTALL)[1]
-    allowed = re.search(r"script-src 'sha256-(.*?)'", text)[1]
-    assert base64.b64encode(hashlib.sha256(script.encode()).digest()).decode() == allowed
+    scripts = re.findall(r"<script>(.*?)</script>", text, re.DOTALL)
+    allowed = re.search(r"script-src (.*?);", text)[1].split()
+    assert [f"'sha256-{base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()}'" for script in scripts] == allowed
 
 
-def test_curves_mark_where_a_stage_begins(page, entries):
-    assert page.text.count("stage1") == 3
-    assert len([a for a in page.all("line") if "stroke-dasharray" in a]) == 3
+def unpacked(text: str, name: str):
+    data = re.search(rf'<script type="application/octet-stream" id="{name}">(.*?)</script>', text)[1]
+    return json.loads(zlib.decompress(base64.b64decode(data), 31))
+
+
+def test_every_episode_is_on_the_page_once(entries, tmp_path):
+    write_report(tmp_path / "r.html", "T", entries)
+    text = (tmp_path / "r.html").read_text()
+    index = unpacked(text, "index")
+    assert index["id"] == [e.problem.id for entry in entries for e in entry.episodes]
+    told = [each for k, size in enumerate(index["chunks"]) for each in unpacked(text, f"chunk{k}")]
+    assert [each["attempts"][1]["text"] for each in told] == [e.turns[1].text for entry in entries for e in entry.episodes]
+    assert index["outcome"].count(1) == sum(summarise(entry.episodes).num_fixed for entry in entries)
+
+
+def test_the_same_entries_give_the_same_bytes(entries, tmp_path):
+    for name in "ab":
+        write_report(tmp_path / name, "T", entries)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+
+
+def test_a_page_too_heavy_keeps_the_same_problems_of_each_model(monkeypatch):
+    monkeypatch.setattr(reading, "MOST_ITEMS", 40)
+    items = [
+        reading.Item(model=m, id=f"p{i}", sample=0, outcome=0, question="", reference="", attempts=()) for m in (0, 1) for i in range(100)
+    ]
+    kept = reading.kept(items)
+    assert len(kept) == 40
+    assert [item.id for item in kept if item.model == 0] == [item.id for item in kept if item.model == 1]
+
+
+def test_ribbons_of_the_flow_are_as_wide_as_their_counts():
+    svg = glyphs.flow(Flow(name="M", model=0, kept=60, fixed=20, broken=10, same_wrong=0, other_wrong=10))
+    height = glyphs.FLOW_HEIGHT - glyphs.GAP
+    bars = [float(h) for h in re.findall(r'class="bar"[^>]* height="([\d.]+)"', svg)]
+    assert bars == pytest.approx([0.7 * height, 0.3 * height, 0.8 * height, 0.2 * height], abs=0.06)
+    assert "60 kept right" in svg
+    assert "same answer" not in svg  # nothing to press where there is nothing
+
+
+def test_an_interval_stands_on_the_scale_of_its_column():
+    scale = glyphs.scale_of([Estimate(0.1, 0.05, 0.2), Estimate(-0.1, -0.2, 0.0)])
+    assert scale == pytest.approx((-0.216, 0.216))
+    svg = glyphs.interval(Estimate(0.0, -0.216, 0.108), scale, "")
+    assert [float(x) for x in re.findall(r'class="span" x1="([\d.]+)" x2="([\d.]+)"', svg)[0]] == [0.0, 0.75 * glyphs.WIDTH]
+
+
+def test_a_curve_runs_over_all_stages_and_marks_where_each_begins(entries):
+    found = plots.training(entries)
+    accuracy = found[0]
+    assert accuracy.marks == ((0.0, "stage1"), (20, "stage2"))
+    assert (accuracy.x[0], accuracy.x[-1]) == (1, 50)
+    held_out = next(series for series in accuracy.series if series.mark == "dots")
+    assert [x for x, y in zip(accuracy.x, held_out.y) if y is not None] == [5, 10, 15, 20, 25, 30, 35, 40, 45, 50]
+    assert {plot.title for plot in found} >= {"Answers changed, %", "KL to the reference, nats per attempt"}
+
+
+def test_the_limit_of_a_guard_is_drawn_where_it_is_on_the_plot():
+    run = [{"step": k, "train/acc_t1": 0.5, "train/acc_t2": 0.5, "train/clip_t1": 0.01 * k} for k in range(1, 41)]
+    found = plots.training([Entry(name="M", episodes=[], stages=(Stage(name="s", metrics=run, guards={"clipped": 0.2, "gap": 0.05}),))])
+    levels = {plot.title: plot.level for plot in found}
+    assert levels["Cut by the length limit, %"] == (0.2, "warns above")
+    assert levels["Accuracy, %"] is None
 
 
 def test_a_base_model_alone_needs_no_training(tmp_path):
@@ -155,46 +200,14 @@ def test_a_base_model_alone_needs_no_training(tmp_path):
     assert "Training" not in Page((tmp_path / "r.html").read_text()).text
 
 
-def test_a_curve_without_figures_of_its_own_stays_empty():
-    svg = charts.curve([Stage(name="x", metrics=[{"step": 3, "train/acc_t1": None}])], ("acc_t1",), (0, 1), 10, charts.percent, "t")
-    assert "polyline" not in svg
-    assert charts.span([], ("acc_t1",)) == (0.0, 1.0)
-
-
-def test_marked_words_are_the_ones_that_differ():
-    first, second = differing("So 3 + 4 = 8, carry 1.", "So 3 + 4 = 7, carry 1.")
-    assert first == [(False, "So 3 + 4 = "), (True, "8"), (False, ", carry 1.")]
-    assert second == [(False, "So 3 + 4 = "), (True, "7"), (False, ", carry 1.")]
-
-
-def test_marking_keeps_every_character():
-    for e in population(3, 40, acc=0.5, fix=0.3, broke=0.3, copy=0.3):
-        for text, pieces in zip((t.text for t in e.turns), differing(*(t.text for t in e.turns))):
-            assert "".join(piece for _, piece in pieces) == text
-
-
-def test_changes_with_no_word_between_them_are_one_mark():
-    words = "we then add the two and carry the one so it is"
-    assert differing(f"{words} 3 + 4 now", f"{words} 5 - 6 now") == (
-        [(False, f"{words} "), (True, "3 + 4"), (False, " now")],
-        [(False, f"{words} "), (True, "5 - 6"), (False, " now")],
-    )
-
-
-def test_texts_with_little_in_common_are_left_unmarked():
-    assert differing("one two three", "alpha beta gamma") == ([(False, "one two three")], [(False, "alpha beta gamma")])
-
-
-@pytest.mark.parametrize(
-    ("low", "high", "expected"),
-    [(0, 1, [0, 0.2, 0.4, 0.6, 0.8, 1.0]), (0, 500, [0, 100, 200, 300, 400, 500]), (-0.18, 0.09, [-0.1, 0])],
-)
-def test_ticks_are_round(low, high, expected):
-    assert drawing.ticks(low, high) == pytest.approx(expected)
+def test_what_is_no_number_is_not_drawn():
+    stage = Stage(name="x", metrics=[{"step": 3, "train/acc_t1": None}, {"step": 4, "train/acc_t1": float("nan")}])
+    assert plots.logged([stage], "train/acc_t1") == []
+    assert plots.span([], ("acc_t1",)) == (0.0, 1.0)
 
 
 def test_shares_of_a_histogram_add_up_and_one_is_in_the_last_bin():
-    found = charts.shares_of([0.0, 0.0, 0.5, 1.0], bins=10)
+    found = plots.shares_of([0.0, 0.0, 0.5, 1.0], bins=10)
     assert (found[0], found[5], found[9]) == (0.5, 0.25, 0.25)
 
 
@@ -254,6 +267,39 @@ def test_several_suites_must_be_chosen_from(tmp_path):
     assert len(load_entry("x", [tmp_path / "run"], "hard").episodes) == 60
     with pytest.raises(ConfigError, match="was not evaluated on 'none'; found easy, hard"):
         load_entry("x", [tmp_path / "run"], "none")
+
+
+def test_a_run_that_was_not_evaluated_shows_its_training(tmp_path, capsys):
+    folder = run_on_disk(tmp_path, 4, {"run": 10}, suites=()) / "run"
+    (folder / "episodes").mkdir()
+    for step in (5, 10):
+        write_episodes(folder / "episodes" / f"step_{step:06d}.jsonl", population(step, 20, acc=0.6, fix=0.4, broke=0.05, copy=0.5))
+    assert cli.main(["report", str(folder)]) == 0
+    text = (folder / "report.html").read_text()
+    assert "nothing is held out" in text
+    assert "10, 20 training episodes" in text
+    assert unpacked(text, "chunk0")[0]["question"] == population(10, 1, acc=0.6, fix=0.4, broke=0.05, copy=0.5)[0].problem.question
+    assert "not evaluated yet" in capsys.readouterr().out
+
+
+def test_a_run_of_single_attempts_asks_for_an_evaluation(tmp_path, capsys):
+    folder = run_on_disk(tmp_path, 4, {"run": 10}, suites=()) / "run"
+    (folder / "episodes").mkdir()
+    write_episodes(folder / "episodes" / "step_000010.jsonl", [episode("c")])
+    assert cli.main(["report", str(folder)]) == 2
+    assert "holds no second attempts; evaluate the run first" in capsys.readouterr().err
+
+
+def test_a_second_grader_is_asked_and_kept(tmp_path):
+    made = [episode("cw", problem="p", answers=("7", "8")), episode("wc", problem="q", answers=("7", "7"))]
+    folder = put_evaluation(tmp_path / "run", made, "m")
+    assert cli.main(["report", str(folder), "--second", "math-verify"]) == 0
+    assert read_second(folder) == {
+        ("p", 0): ((("math-verify", "correct"),), (("math-verify", "wrong"),)),
+        ("q", 0): ((("math-verify", "correct"),), (("math-verify", "correct"),)),
+    }
+    flags = unpacked((folder / "report.html").read_text(), "index")["flag"]
+    assert [bool(flag >> reading.FLAGS.index("disagree") & 1) for flag in flags] == [False, True]  # q: ours says wrong of a 7
 
 
 @pytest.mark.parametrize(("make", "said"), [(False, "no such run folder"), (True, "holds no evaluation")])

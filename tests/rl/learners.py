@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from posttrain.config import build
-from posttrain.evaluation.run import open_chat
+from posttrain.evaluation.model import open_chat
 from posttrain.rl.loop import Learner, Run, run_steps
 from posttrain.rl.policy import load_policy
 from posttrain.rl.recipe import Config

@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from posttrain.config import ConfigError, build, read_yaml
-from posttrain.evaluation.run import Suite, evaluate_model
+from posttrain.evaluation.run import evaluate_model
+from posttrain.evaluation.suite import Suite
 from posttrain.rl import pag
 from posttrain.rl.advantage import informative_rows, scaled_by_role
 from posttrain.rl.batch import collate

@@ -11,8 +11,8 @@ from posttrain.prompting import revise
 from posttrain.prompting.chat import chat_format, eos_ids_of
 from posttrain.rollout.self_correct import Rollout, first_attempts, self_correct
 from posttrain.sampling.hf import HFEngine
-from posttrain.tasks.sums import SumsTask, make
-from posttrain.types import DataError, Sampling
+from posttrain.tasks.sums import SumsTask, make, written
+from posttrain.types import DataError, Sampling, Verdict
 from tests.rollout.recorder import Recorder
 
 TASK = make(SumsTask(train_size=4))
@@ -215,3 +215,30 @@ def test_an_attempt_is_graded_while_the_next_one_is_sampled(chat):
 
     engine = Slow(chat, lambda prompt, seed: "x")
     assert len(self_correct(PROBLEMS, replace(TASK, grade=grade), engine, chat, HOW)) == 12
+
+
+def test_a_text_is_graded_once_for_a_problem_whatever_the_attempt(chat):
+    asked = []
+
+    def grade(pairs):
+        asked.extend((problem.id, text) for problem, text in pairs)
+        return TASK.grade(pairs)
+
+    engine = Recorder(chat, lambda prompt, seed: written((seed % 2, 1, 2)))
+    episodes = self_correct(PROBLEMS, replace(TASK, grade=grade), engine, chat, HOW)
+    assert sorted(asked) == sorted({(episode.problem.id, turn.text) for episode in episodes for turn in episode.turns})
+    assert len(asked) < sum(len(episode.turns) for episode in episodes)
+    turns = [(episode.problem, turn) for episode in episodes for turn in episode.turns]
+    assert [turn.verdict for _, turn in turns] == TASK.grade([(problem, turn.text) for problem, turn in turns])
+
+
+def test_what_the_grader_failed_on_is_asked_again(chat):
+    calls = []
+
+    def grade(pairs):
+        calls.append(len(pairs))
+        return [Verdict(status="unscored") if len(calls) == 1 else Verdict(status="wrong") for _ in pairs]
+
+    episodes = self_correct(PROBLEMS[:1], replace(TASK, grade=grade), Recorder(chat, lambda *_: "x"), chat, HOW)
+    assert calls == [1, 1]
+    assert {tuple(turn.verdict.status for turn in e.turns) for e in episodes} == {("unscored", "wrong")}

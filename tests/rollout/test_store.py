@@ -1,7 +1,7 @@
 """Episodes on disk come back as they were, and a damaged line is told by its place."""
 
 import json
-from dataclasses import replace
+from dataclasses import asdict, replace
 
 import pytest
 
@@ -38,6 +38,13 @@ def test_an_episode_comes_back_equal(written):
     assert line.endswith("\n")
     assert line.count("\n") == 1
     assert from_row(json.loads(line)) == written
+
+
+@pytest.mark.parametrize("written", [TWO, CUT, CODE], ids=["two", "cut", "code"])
+def test_a_line_holds_every_field_of_every_record(written):
+    row = asdict(replace(written, turns=written.turns[:1]))
+    del row["turns"][0]["completion"]["num_cached"]
+    assert to_line(replace(written, turns=written.turns[:1])) == json.dumps(row, ensure_ascii=False) + "\n"
 
 
 @pytest.mark.parametrize("text", TEXTS)

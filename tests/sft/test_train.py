@@ -15,10 +15,11 @@ from posttrain.rollout.self_correct import Rollout, self_correct
 from posttrain.run import RunFolder
 from posttrain.sampling.scripted import ScriptedEngine
 from posttrain.sft.fit import FitConfig, fit, load_model
-from posttrain.sft.tokenizer import sums_tokenizer
+from posttrain.sft.tokenizer import sums_tokenizer, words_of
 from posttrain.sft.train import IGNORED, Config, main, sequences
 from posttrain.tasks import sums
-from posttrain.tasks.sums import Demonstration, Slips, SumsTask
+from posttrain.tasks.generated import Demonstration, Slips
+from posttrain.tasks.sums import SumsTask
 from posttrain.types import Sampling
 
 TASK = SumsTask(numbers=5, largest=9)
@@ -174,3 +175,13 @@ def test_a_model_that_cannot_be_loaded_is_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"model: cannot load") as caught:
         main(cfg, tmp_path / "run", resume=False)
     assert "\n" not in str(caught.value)
+
+
+def test_words_of_texts_keep_the_space_before_them_and_the_most_frequent_come_first():
+    assert words_of(["Sort 12 7 12.", "Sort 7 12"]) == [" 12", " 7", "Sort", "."]
+
+
+def test_slips_are_refused_with_a_task_file_which_has_its_own():
+    tree = {"kind": "sft", "model": {"kind": "new"}, "task": {"kind": "file", "path": "task.py"}, "slips": {"first": 0.1}, "steps": 1}
+    with pytest.raises(ConfigError, match="slips: are for kind sums"):
+        build(Config, [("r.yaml", tree)])

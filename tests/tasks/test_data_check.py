@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.config import ConfigError
-from posttrain.tasks.data import cli
+from posttrain.evaluation.data import cli
 from posttrain.types import DataError
 
 FIXTURES = Path(__file__).parents[2] / "data" / "fixtures"
@@ -81,7 +81,9 @@ def test_only_the_named_split_is_checked(tmp_path, capsys):
 
 
 def test_a_wrong_call_says_what_was_expected(tmp_path):
-    with pytest.raises(ConfigError, match=r"found 'mth', expected a .yaml file or one of gsm8k, humaneval, math, mbpp, sums"):
+    with pytest.raises(
+        ConfigError, match=r"found 'mth', expected a .yaml file, a .py file or one of file, gsm8k, humaneval, math, mbpp, oneliners, sums"
+    ):
         cli(["check", "mth"])
     (tmp_path / "no_task.yaml").write_text("kind: score\n")
     with pytest.raises(ConfigError, match="has no `task:` key"):

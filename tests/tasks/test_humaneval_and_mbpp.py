@@ -1,7 +1,8 @@
 import pytest
 
 from posttrain.config import build, config
-from posttrain.tasks import TaskConfig, data, make_task
+from posttrain.evaluation import data
+from posttrain.tasks import TaskConfig, make_task
 from posttrain.types import DataError, UnitTests
 from tests.grading.judges import FIXTURES, need_isolation
 from tests.grading.shared_data import FOLDER

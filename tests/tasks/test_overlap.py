@@ -6,12 +6,12 @@ from pathlib import Path
 import pytest
 
 from posttrain.config import ConfigError, build
+from posttrain.evaluation.data import cli
 from posttrain.rl import grpo
 from posttrain.rl.recipe import Config
 from posttrain.rl.score import open_run
 from posttrain.sft import self_training
 from posttrain.tasks import decontaminate
-from posttrain.tasks.data import cli
 from posttrain.tasks.decontaminate import training_set
 from posttrain.tasks.math import MathTask, read
 from posttrain.tasks.overlap import by_ngrams, duplicates, exact, ngrams

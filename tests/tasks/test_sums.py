@@ -7,7 +7,8 @@ import re
 import pytest
 
 from posttrain.config import ConfigError, build
-from posttrain.tasks.sums import Puzzle, Slips, SumsTask, demonstrations, final_sum, generate, grade, load, make, written
+from posttrain.tasks.generated import Slips
+from posttrain.tasks.sums import Puzzle, SumsTask, demonstrations, final_sum, generate, grade, load, make, written
 from posttrain.types import DataError, FinalAnswer, Problem
 
 SPLITS = ("train", "validation", "test")

@@ -1,21 +1,21 @@
-"""Curves over the number of shots: SVG panels for the page, and one picture. The mean with its interval as a band, each seed a dot.
+"""Curves over the number of shots: plots for the page, and one picture. The mean with its interval as a band, each seed a dot.
 
-Shots stand on a log axis, with 0 a step before the fewest. Arms have colours, other learners are grey and dashed; colours are from the set
-of `charts.py`, told apart by colour-blind readers.
+Shots stand on a log axis, with 0 a step before the fewest. Arms have colours, other learners are grey and dashed.
 """
 
-import html
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-from posttrain.evaluation.drawing import RULE, SOFT, WIDTH, Frame, circle, line, percent, svg, text, y_axis
 from posttrain.evaluation.icl.curves import Point
+from posttrain.evaluation.section import COLOURS as NAMED
+from posttrain.evaluation.section import Plot, Series
 from posttrain.evaluation.stats import Estimate
 
-COLOURS = ("#0072B2", "#D98200", "#009E73", "#CC79A7", "#56B4E9", "#8C564B", "#1b1b1a")
+COLOURS = ("#0b62c4", "#b45309", "#137a4c", "#a8327e", "#0e7490", "#8c564b", "#1b1b1a")
+SOFT, RULE = "#5c6370", "#e4e5e8"
 DASHES = ("6 4", "2 3", "9 3 2 3", "1 5")
 Measure = Literal["score", "nll"]
 
@@ -25,8 +25,9 @@ class Line:
     """One arm's curve of one measure: (shots, estimate, the seeds' means)."""
 
     name: str
-    colour: str
-    dash: str
+    number: int
+    """Among the arms of its kind, which gives its colour."""
+    baseline: bool
     points: tuple[tuple[int, Estimate, tuple[float, ...]], ...]
 
 
@@ -38,29 +39,44 @@ def lines_of(points: Sequence[Point], measure: Measure) -> list[Line]:
     for arm, baseline in arms:
         of = [(p.shots, getattr(p, measure), p.seeds if measure == "score" else p.nll_seeds) for p in points if p.arm == arm]
         known = tuple((shots, estimate, tuple(seeds.values())) for shots, estimate, seeds in of if estimate is not None)
-        colour = SOFT if baseline else COLOURS[own.index(arm) % len(COLOURS)]
-        dash = DASHES[others.index(arm) % len(DASHES)] if baseline else ""
-        found += [Line(name=arm, colour=colour, dash=dash, points=known)] if known else []
+        number = (others if baseline else own).index(arm)
+        found += [Line(name=arm, number=number, baseline=baseline, points=known)] if known else []
     return found
 
 
-def panel(points: Sequence[Point], measure: Measure, title: str) -> str:
-    """One measure over the shots, as SVG."""
+def plot(points: Sequence[Point], measure: Measure, title: str) -> Plot:
+    """One measure over the shots, for the page."""
     lines, counts = lines_of(points, measure), shot_counts(points)
-    low, high = _range(lines, measure)
-    frame = Frame(x=(place(counts[0], counts), place(counts[-1], counts)), y=(low, high), left=38, right=WIDTH - 16, top=14, bottom=226)
-    parts = [y_axis(frame, percent if measure == "score" else lambda v: f"{v:.3g}"), _shots_axis(frame, counts)]
-    for curve in (c for c in lines if not c.dash):
-        parts.append(_band(frame, curve, counts))
-    for curve in lines:
-        parts.append(_curve(frame, curve, counts))
-        for shots, estimate, seeds in () if curve.dash else curve.points:
-            x = frame.px(place(shots, counts))
-            parts += [f'<g fill-opacity=".5">{circle(x, frame.py(v), 2.2, curve.colour)}</g>' for v in seeds if len(seeds) > 1]
-            tip = f"{curve.name}, {shots:,} shots: {_told(estimate, measure)}"
-            parts.append(f"<g><title>{html.escape(tip)}</title>{circle(x, frame.py(estimate.value), 3.6, curve.colour, '#fff', 1.2)}</g>")
-    parts.append(text((frame.left + frame.right) / 2, frame.bottom + 34, "shots", "middle", SOFT))
-    return svg(parts, 266, title)
+    at = {count: place(count, counts) for count in counts}
+    series = [each for curve in lines for each in _series(curve, counts)]
+    unit: Literal["percent", "number"] = "percent" if measure == "score" else "number"
+    ticks = tuple((at[count], f"{count:,}") for count in counts)
+    bounds = _range(lines, measure)
+    return Plot(
+        title=title, x=tuple(at.values()), x_name="shots", series=tuple(series), unit=unit, bounds=bounds, ticks=ticks, group="shots"
+    )
+
+
+def _series(curve: Line, counts: Sequence[int]) -> list[Series]:
+    """The mean in its band; behind it every seed's own mean, as dots."""
+    known = {shots: estimate for shots, estimate, _ in curve.points}
+    value, low, high = (
+        tuple(_finite(getattr(known[c], part)) if c in known else None for c in counts) for part in ("value", "low", "high")
+    )
+    if curve.baseline:
+        return [Series(name=curve.name, colour="soft", y=value, mark="dashed")]
+    colour = f"a{curve.number % NAMED}"
+    seeds = {shots: each for shots, _, each in curve.points if len(each) > 1}
+    most = max(map(len, seeds.values()), default=0)
+    dots = [tuple(seeds[c][i] if c in seeds and i < len(seeds[c]) else None for c in counts) for i in range(most)]
+    return [
+        *(Series(name="", colour=colour, y=each, mark="dots") for each in dots),
+        Series(name=curve.name, colour=colour, y=value, low=low, high=high, mark="joined dots"),
+    ]
+
+
+def _finite(value: float) -> float | None:
+    return value if math.isfinite(value) else None
 
 
 def capitalised(text: str) -> str:
@@ -91,37 +107,6 @@ def _range(lines: Sequence[Line], measure: Measure) -> tuple[float, float]:
     return (max(0.0, low - room), min(1.0, high + room)) if within else (low - room, high + room)
 
 
-def _told(estimate: Estimate, measure: Measure) -> str:
-    show: Callable[[float], str] = percent if measure == "score" else "{:.3f}".format
-    return f"{show(estimate.value)} ({show(estimate.low)} to {show(estimate.high)})"
-
-
-def _band(frame: Frame, curve: Line, counts: Sequence[int]) -> str:
-    ends = [(frame.px(place(shots, counts)), e) for shots, e, _ in curve.points if math.isfinite(e.low) and math.isfinite(e.high)]
-    lower = [f"{x:.1f},{frame.py(e.low):.1f}" for x, e in ends]
-    upper = [f"{x:.1f},{frame.py(e.high):.1f}" for x, e in reversed(ends)]
-    return f'<polygon points="{" ".join([*lower, *upper])}" fill="{curve.colour}" fill-opacity=".13"/>'
-
-
-def _curve(frame: Frame, curve: Line, counts: Sequence[int]) -> str:
-    where = " ".join(f"{frame.px(place(shots, counts)):.1f},{frame.py(e.value):.1f}" for shots, e, _ in curve.points)
-    dash = f' stroke-dasharray="{curve.dash}"' if curve.dash else ""
-    width = 1.6 if curve.dash else 2.2
-    return f'<polyline points="{where}" fill="none" stroke="{curve.colour}" stroke-width="{width}" stroke-linejoin="round"{dash}/>'
-
-
-def _shots_axis(frame: Frame, counts: Sequence[int]) -> str:
-    parts = [line(frame.left, frame.bottom, frame.right, frame.bottom, "#b9b7b1", 1)]
-    room = -math.inf
-    for count in counts:
-        x, label = frame.px(place(count, counts)), f"{count:,}"
-        parts.append(line(x, frame.bottom, x, frame.bottom + 4, "#b9b7b1", 1))
-        if x - 3.6 * len(label) > room:
-            parts.append(text(x, frame.bottom + 18, label, "middle", SOFT))
-            room = x + 3.6 * len(label) + 6
-    return "".join(parts)
-
-
 def draw(path: Path, points: Sequence[Point], metric: str) -> None:
     """The same panels as one PNG, named at the curves' ends."""
     import matplotlib
@@ -150,18 +135,19 @@ def _draw_panel(axis: Any, points: Sequence[Point], measure: Measure) -> None:
     axis.grid(axis="y", color=RULE, lw=0.8)
     for curve in lines:
         xs = [place(shots, counts) for shots, _, _ in curve.points]
-        dash = (0, tuple(float(n) / 1.6 for n in curve.dash.split())) if curve.dash else "-"
+        dash = (0, tuple(float(n) / 1.6 for n in DASHES[curve.number % len(DASHES)].split())) if curve.baseline else "-"
+        colour = SOFT if curve.baseline else COLOURS[curve.number % len(COLOURS)]
         means = [scale * e.value for _, e, _ in curve.points]
-        axis.plot(xs, means, color=curve.colour, ls=dash, lw=1.3 if curve.dash else 2, label=curve.name)
-        if curve.dash:
+        axis.plot(xs, means, color=colour, ls=dash, lw=1.3 if curve.baseline else 2, label=curve.name)
+        if curve.baseline:
             continue
         bounded = [(x, e) for x, (_, e, _) in zip(xs, curve.points) if math.isfinite(e.low) and math.isfinite(e.high)]
         lows, highs = ([scale * getattr(e, end) for _, e in bounded] for end in ("low", "high"))
-        axis.fill_between([x for x, _ in bounded], lows, highs, color=curve.colour, alpha=0.13, lw=0)
-        axis.plot(xs, means, "o", color=curve.colour, ms=4.5, mec="white", mew=0.8, clip_on=False, zorder=3)
+        axis.fill_between([x for x, _ in bounded], lows, highs, color=colour, alpha=0.13, lw=0)
+        axis.plot(xs, means, "o", color=colour, ms=4.5, mec="white", mew=0.8, clip_on=False, zorder=3)
         dots = [(x, scale * v) for x, (_, _, seeds) in zip(xs, curve.points) for v in seeds if len(seeds) > 1]
         if dots:
-            axis.plot(*zip(*dots), "o", color=curve.colour, ms=2.6, alpha=0.5, mew=0, clip_on=False)
+            axis.plot(*zip(*dots), "o", color=colour, ms=2.6, alpha=0.5, mew=0, clip_on=False)
     low, high = _range(lines, measure)
     axis.set_ylim(scale * low, scale * high)
     axis.set_xticks([place(count, counts) for count in counts], [f"{count:,}" for count in counts], rotation=45 if len(counts) > 11 else 0)

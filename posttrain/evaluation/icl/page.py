@@ -1,31 +1,24 @@
 """The page and the table of an in-context run, made from its folder alone, or from several, each a model of its own."""
 
 import json
-import re
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import jinja2
 import yaml
-from markupsafe import Markup
 
 from posttrain.config import ConfigError
-from posttrain.evaluation import charts as shared
-from posttrain.evaluation import drawing
-from posttrain.evaluation.drawing import percent, points
 from posttrain.evaluation.entries import provenance_of
-from posttrain.evaluation.icl import charts
+from posttrain.evaluation.icl import answers, charts
 from posttrain.evaluation.icl.curves import Curves, Difference, Point, curves_of
 from posttrain.evaluation.icl.log import NAME, Cost, Row, read
-from posttrain.evaluation.stats import Estimate
-from posttrain.run import commit, seed_for, write_atomic
-
-NUM_READ = 4  # items shown per arm, at the fewest and at the most shots
-MOST_TEXT = 600
-NONE = {"value": "—", "interval": "", "tone": ""}
+from posttrain.evaluation.numerals import percent, points, signed
+from posttrain.evaluation.page.write import Page
+from posttrain.evaluation.page.write import write as write_page
+from posttrain.evaluation.section import Cell, Section, cell, toned
+from posttrain.run import commit
 
 
 def holds_run(folder: Path) -> bool:
@@ -53,31 +46,23 @@ def write(path: Path, named: Sequence[tuple[str, Path]], *, title: str, notes: S
     rows, costs = load(named)
     curves = curves_of(rows, costs)
     summaries = [_summary(folder) for _, folder in named]
-    metric = next((summary["metric"] for summary in summaries if summary), "accuracy")
+    metric = charts.capitalised(next((summary["metric"] for summary in summaries if summary), "accuracy"))
     has_nll = any(point.nll for point in curves.points)
-    environment = jinja2.Environment(autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined)
-    template = environment.from_string((Path(__file__).parent / "page.html").read_text())
-    text = template.render(
+    further = [row for (name, _), summary in zip(named, summaries) for row in _further(summary, f"{name}: " if len(named) > 1 else "")]
+    sections = [_curves(curves, metric), _figures(curves, metric, has_nll), _differences(curves, metric, has_nll)]
+    sections += [_spreads(curves, metric), _further_section(further)]
+    arms = _own_arms(curves)
+    page = Page(
         title=title,
-        notes=notes,
-        lede=[sentence for arm in _own_arms(curves) if (sentence := _sentence(arm, curves))],
-        style=Markup(_style()),
-        charts=_charts(curves.points, metric),
-        metric=charts.capitalised(metric),
-        nll=has_nll,
-        tables=[_table(arm, curves.points) for arm in dict.fromkeys(point.arm for point in curves.points)],
-        differences=[_difference(d, has_nll) for d in _shown(curves)],
-        spreads=[
-            {"arm": s.arm, "shots": s.shots, "subject": s.subject or "all", "items": s.items}
-            | {key: percent(getattr(s, key)) for key in ("lowest", "mean", "highest", "deviation")}
-            for s in curves.spreads
-        ],
-        further=[row for (name, _), summary in zip(named, summaries) for row in _further(summary, f"{name}: " if len(named) > 1 else "")],
-        answers=_answers(rows),
-        provenance=[("This page", f"posttrain report · commit {commit()}"), *_facts(named, rows)],
+        kind=f"Many shots · {len(arms)} arm{'s' * (len(arms) != 1)} · {len({row.item for row in rows}):,} items",
+        lede=" ".join(sentence for arm in arms if (sentence := _sentence(arm, curves))),
+        notes=tuple(notes),
+        sections=tuple(section for section in sections if section.rows or section.plots),
+        reading=answers.reading(rows),
+        reading_text="Every item under one draw of shots, its answers at the fewest and the most shots side by side.",
+        provenance=(("This page", f"posttrain report · commit {commit()}"), *_facts(named, rows)),
     )
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomic(path, text)
+    write_page(path, page)
 
 
 def write_figure(path: Path, named: Sequence[tuple[str, Path]]) -> None:
@@ -101,22 +86,16 @@ def table(curves: Curves) -> str:
     return "\n".join(lines)
 
 
-def _style() -> str:
-    """The style of the other page, so that the two are of one house."""
-    page = (Path(shared.__file__).parent / "page.html").read_text()
-    style = re.search(r"<style>\n(.*?)</style>", page, re.DOTALL)
-    assert style is not None
-    colours = {"t1": drawing.ATTEMPT[0], "t2": drawing.ATTEMPT[1], "good": shared.OUTCOME["fixed"], "bad": shared.OUTCOME["broken"]}
-    return jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(style[1]).render(colours=colours)
-
-
-def _charts(found: Sequence[Point], metric: str) -> list[dict[str, Any]]:
-    titles = {"score": f"{charts.capitalised(metric)}, %", "nll": "NLL of the reference answer, nats per token"}
-    made = []
-    for measure, title in titles.items():
-        keys = [{"name": c.name, "colour": c.colour, "dash": bool(c.dash)} for c in charts.lines_of(found, measure)]
-        made += [{"title": title, "legend": keys, "svg": Markup(charts.panel(found, measure, f"{title} over shots"))}] if keys else []
-    return made
+def _curves(curves: Curves, metric: str) -> Section:
+    titles: dict[charts.Measure, str] = {"score": f"{metric}, %", "nll": "NLL of the reference answer, nats per token"}
+    plots = [charts.plot(curves.points, measure, title) for measure, title in titles.items() if charts.lines_of(curves.points, measure)]
+    text = (
+        "Line: mean over seeds and orders. Band: its 95% interval over items, for these shots. Small dots: one seed each, which is how "
+        "much the draw of shots matters."
+    )
+    if len(plots) > 1:
+        text += " A lower NLL need not mean better answers (arXiv 2404.11018, section 5); compare it within an arm only, as formats differ."
+    return Section(name="Curves", title="Over the number of shots", text=text, plots=tuple(plots))
 
 
 def _own_arms(curves: Curves) -> list[str]:
@@ -137,30 +116,34 @@ def _sentence(arm: str, curves: Curves) -> str:
     if d.nll is None:
         return f"{arm} {gain} {span}."
     moved = "falls" if d.nll.high < 0 else "rises" if d.nll.low > 0 else "shows no clear change"
-    return f"{arm} {gain} {span}; the NLL of its reference answers {moved} ({_signed(d.nll.value)} nats per token)."
+    return f"{arm} {gain} {span}; the NLL of its reference answers {moved} ({signed(d.nll.value)} nats per token)."
 
 
-def _table(arm: str, found: Sequence[Point]) -> dict[str, Any]:
-    of = [point for point in found if point.arm == arm]
-    return {"arm": arm, "rows": [_row(p) for p in of]}
+def _figures(curves: Curves, metric: str, has_nll: bool) -> Section:
+    head = ("Shots", "Items", metric, "Seeds, lowest\nto highest", *(["NLL"] if has_nll else []))
+    head += ("Prompt\ntokens", "Read\ntokens", "Answer\ntokens", "Cut at the\nlimit, %", "Seconds", "Not graded")
+    rows: list[tuple[str, tuple[Cell, ...]]] = []
+    for arm in dict.fromkeys(point.arm for point in curves.points):
+        rows += [(arm, ()), *((f"{point.shots:,}", _row(point, has_nll)) for point in curves.points if point.arm == arm)]
+    text = (
+        f"{metric} in percent, negative log-likelihood of the reference answer in nats per token; below each its 95% interval over items. "
+        "Tokens and seconds are per item; read tokens are those of the prompt that the engine had not cached, for answer and likelihood."
+    )
+    return Section(name="Figures", title="Figures", text=text, head=head, rows=tuple(rows))
 
 
-def _row(p: Point) -> dict[str, Any]:
-    lost = [(p.too_long, "too long"), (p.unscored, "not scored")]
-    return {
-        "shots": f"{p.shots:,}",
-        "items": f"{p.items:,}",
-        "graded": f"{p.graded:,} answers" if p.graded != p.items else "",
-        "score": _cell(p.score),
-        "seeds": f"{percent(min(p.seeds.values()))} to {percent(max(p.seeds.values()))}" if len(p.seeds) > 1 else "",
-        "nll": _cell(p.nll, "{:.3f}".format),
-        "prompt": f"{p.cost.prompt_tokens:,.0f}" if p.cost else "",
-        "read": f"{p.cost.read_tokens:,.0f}" if p.cost else "",
-        "answer": f"{p.cost.answer_tokens:,.1f}" if p.cost else "",
-        "seconds": f"{p.cost.seconds:.3g}" if p.cost else "",
-        "cut": percent(p.clipped) if p.cost else "",
-        "lost": ", ".join(f"{n:,} {what}" for n, what in lost if n),
-    }
+def _row(p: Point, has_nll: bool) -> tuple[Cell, ...]:
+    lost = ", ".join(f"{n:,} {what}" for n, what in ((p.too_long, "too long"), (p.unscored, "not scored")) if n)
+    seeds = f"{percent(min(p.seeds.values()))} to {percent(max(p.seeds.values()))}" if len(p.seeds) > 1 else ""
+    c = p.cost
+    cost = (
+        [f"{c.prompt_tokens:,.0f}", f"{c.read_tokens:,.0f}", f"{c.answer_tokens:,.1f}", percent(p.clipped), f"{c.seconds:.3g}"]
+        if c
+        else [""] * 5
+    )
+    items = Cell(value=f"{p.items:,}", interval=f"{p.graded:,} answers" if p.graded != p.items else "")
+    nll = [cell(p.nll, "{:.3f}".format)] if has_nll else []
+    return (items, cell(p.score), Cell(value=seeds), *nll, *(Cell(value=word) for word in (*cost, lost)))
 
 
 def _shown(curves: Curves) -> list[Difference]:
@@ -173,25 +156,31 @@ def _shown(curves: Curves) -> list[Difference]:
     return found
 
 
-def _difference(d: Difference, has_nll: bool) -> dict[str, Any]:
-    score = _cell(d.score, points) | {"tone": _tone(d.score, good=1)}
-    nll = _cell(d.nll, _signed) | {"tone": _tone(d.nll, good=-1)} if has_nll else NONE
-    return {"arm": d.arm, "fewer": f"{d.fewer:,}", "more": f"{d.more:,}", "items": d.items, "score": score, "nll": nll}
+def _differences(curves: Curves, metric: str, has_nll: bool) -> Section:
+    head = ("Arm", "Shots", "Items", f"{metric},\nchange", *(["NLL,\nchange"] if has_nll else []))
+    rows = []
+    for d in _shown(curves):
+        nll = [toned(d.nll, signed, good=-1) if d.nll else cell(None)] if has_nll else []
+        score = toned(d.score, points)
+        rows.append((d.arm, (Cell(value=f"{d.fewer:,} → {d.more:,}"), Cell(value=f"{d.items:,}"), score, *nll)))
+    text = f"The same items under the same seeds, paired: {metric} in points, NLL in nats per token, each with its 95% interval."
+    return Section(title="More shots against fewer", text=text, head=head, rows=tuple(rows))
 
 
-def _tone(estimate: Estimate | None, good: int) -> str:
-    side = 0 if estimate is None else (estimate.low > 0) - (estimate.high < 0)
-    return {good: "good", -good: "bad"}.get(side, "")
+def _spreads(curves: Curves, metric: str) -> Section:
+    head = ("Arm", "Shots", "Subject", "Items", "Lowest", "Mean", "Highest", "Standard\ndeviation")
+    rows = []
+    for s in curves.spreads:
+        words = (f"{s.shots:,}", s.subject or "all", f"{s.items:,}", *map(percent, (s.lowest, s.mean, s.highest, s.deviation)))
+        rows.append((s.arm, tuple(Cell(value=word) for word in words)))
+    text = f"Means of {metric} over random orders of the very same shots, percent."
+    return Section(title="The order of the shots", text=text, head=head, rows=tuple(rows))
 
 
-def _cell(estimate: Estimate | None, show: Any = percent) -> dict[str, str]:
-    if estimate is None:
-        return NONE
-    return {"value": show(estimate.value), "interval": f"{show(estimate.low)} to {show(estimate.high)}", "tone": ""}
-
-
-def _signed(value: float) -> str:
-    return f"{value:+.3f}".replace("-", "−")
+def _further_section(found: Sequence[dict[str, Any]]) -> Section:
+    keys = ("shots", "seed", "order", "name", "value")
+    rows = tuple((row["arm"], tuple(Cell(value=str(row[key])) for key in keys)) for row in found)
+    return Section(title="Further figures of the task", text="", head=("Arm", "Shots", "Seed", "Order", "Figure", "Value"), rows=rows)
 
 
 def _further(summary: dict[str, Any], prefix: str) -> list[dict[str, Any]]:
@@ -199,22 +188,6 @@ def _further(summary: dict[str, Any], prefix: str) -> list[dict[str, Any]]:
     for figures in summary.get("figures", []):
         where = {key: figures[key] for key in ("shots", "seed", "order")} | {"arm": prefix + figures["arm"]}
         found += [where | {"name": name, "value": f"{value:.4g}"} for name, value in figures.items() if name not in where]
-    return found
-
-
-def _answers(rows: Sequence[Row]) -> list[dict[str, Any]]:
-    """A few items of each arm, the same at the fewest and the most shots, of the first seed and order."""
-    found = []
-    first = [row for row in rows if row.order == 0 and not row.baseline and not row.too_long]
-    for arm in dict.fromkeys(row.arm for row in first):
-        of = [row for row in first if row.arm == arm]
-        seed, counts = of[0].seed, sorted({row.shots for row in of})
-        of = [row for row in of if row.seed == seed and row.shots in (counts[0], counts[-1])]
-        chosen = sorted({row.item for row in of}, key=lambda item: seed_for("to_read", item))[:NUM_READ]
-        for row in sorted((r for r in of if r.item in chosen), key=lambda r: (chosen.index(r.item), r.shots)):
-            text = row.text if len(row.text) <= MOST_TEXT else f"{row.text[:MOST_TEXT]}… {len(row.text) - MOST_TEXT:,} more characters"
-            score, nll = "—" if row.score is None else f"{row.score:.3g}", "" if row.nll is None else f"{row.nll:.3f}"
-            found.append({"item": row.item, "arm": row.arm, "shots": f"{row.shots:,}", "score": score, "nll": nll, "text": text})
     return found
 
 

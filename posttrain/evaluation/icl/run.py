@@ -17,14 +17,15 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import Field, ValidationError
-from tqdm import tqdm
 
 from posttrain.config import ConfigError, config
 from posttrain.evaluation.icl import page
 from posttrain.evaluation.icl.ask import Asking, Shown, ask
 from posttrain.evaluation.icl.curves import curves_of
 from posttrain.evaluation.icl.log import Cell, Cost, Log, Row
-from posttrain.evaluation.run import claim, identity, load_engine, open_tokenizer
+from posttrain.evaluation.model import identity, load_engine, open_tokenizer
+from posttrain.evaluation.run import claim
+from posttrain.progress import progress_bar
 from posttrain.prompting.manyshot import Shape
 from posttrain.prompting.order import Order
 from posttrain.prompting.selection import Rules
@@ -169,7 +170,7 @@ def _fill(suite: Suite, data: dict[tuple[str, int], Data], engine: Engine, token
     def decode(ids: TokenIds) -> str:
         return tokenizer.decode(list(ids), skip_special_tokens=True)
 
-    with tqdm(total=sum(len(data[c.arm, c.seed].items) for c in todo), desc=name, unit="item", dynamic_ncols=True) as bar:
+    with progress_bar(sum(len(data[c.arm, c.seed].items) for c in todo), name, "item") as bar:
         for cell in todo:
             at = data[cell.arm, cell.seed]
             items = [item for item in at.items if item.id not in log.done.get(cell, ())]

@@ -1,17 +1,19 @@
-"""`posttrain data`: which of its two works is meant."""
+"""`posttrain data`: which of its works is meant, by the first word."""
 
 from collections.abc import Sequence
 
 from posttrain.complaint import nearest
 from posttrain.config import ConfigError
+from posttrain.evaluation import repair
 from posttrain.tasks import check, overlap_report
 
-ACTIONS = {"check": check.cli, "overlap": overlap_report.cli}
+WORKS = {"check": check.cli, "overlap": overlap_report.cli, "repair": repair.cli}
 HELP = """\
 posttrain data check WHAT                           every reference must pass its own grader
 posttrain data overlap WHAT [--against SUITE ...]   which training questions do evaluation sets ask as well?
+posttrain data repair WHAT ...                      keep wrong answers, for another model to repair
 
-With --help after either: its own options."""
+With --help after any of them: its own options."""
 
 
 def cli(argv: Sequence[str]) -> int:
@@ -19,6 +21,6 @@ def cli(argv: Sequence[str]) -> int:
     if not argv or argv[0] in ("-h", "--help"):
         print(HELP)
         return 0 if argv else 2
-    if argv[0] not in ACTIONS:
-        raise ConfigError(f"data: found {argv[0]!r}, expected one of {', '.join(ACTIONS)}{nearest(argv[0], ACTIONS)}")
-    return ACTIONS[argv[0]](argv[1:])
+    if argv[0] not in WORKS:
+        raise ConfigError(f"data: found {argv[0]!r}, expected one of {', '.join(WORKS)}{nearest(argv[0], WORKS)}")
+    return WORKS[argv[0]](argv[1:])

@@ -1,0 +1,95 @@
+"""An evaluation of 2,000 samples killed at random moments, gone on with by other numbers of workers, against one that nothing stopped.
+
+    python evals/bench_resume.py [--kills 20] [--seed 0]
+
+A kill is SIGKILL to the evaluation at a uniformly drawn share of the time that a whole one takes; its worker processes are left to notice.
+After each kill every whole chunk of the log must still be there, byte for byte, until the evaluation is finished: then the episodes and
+the summary must be those of the undisturbed one.
+"""
+
+import argparse
+import json
+import random
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tests.sums_base import make_sums_base
+
+ROOT = Path(__file__).parents[1]
+SUITE = """\
+kind: eval
+task: {kind: sums, pick: 2, numbers: 6, largest: 30, test_size: 1000}
+samples: 2
+sampling: {max_tokens: 8, temperature: 1.0}
+chunk: 25
+"""
+SAMPLES, PER_CHUNK = 2000, 50
+WORKERS = (1, 2, 3)
+PER_EVALUATION = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--kills", type=int, default=20)
+    parser.add_argument("--seed", type=int, default=0)
+    args = parser.parse_args()
+    rng = random.Random(args.seed)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        (folder / "suite.yaml").write_text(SUITE)
+        model = make_sums_base(folder / "model")
+        began = time.monotonic()
+        start(folder, model, folder / "whole", 1).wait()
+        whole_s = time.monotonic() - began
+        print(f"{SAMPLES} samples, undisturbed: {whole_s:.0f} s", flush=True)
+        kills = caught = lost = number = 0
+        while kills < args.kills:
+            out, number = folder / f"out{number}", number + 1
+            told = []
+            for _ in range(min(PER_EVALUATION, args.kills - kills)):
+                workers = rng.choice(WORKERS)
+                kept = whole_chunks(out)
+                run = start(folder, model, out, workers)
+                time.sleep(rng.random() * whole_s)
+                ended = run.poll() is not None
+                run.send_signal(signal.SIGKILL)
+                run.wait()
+                kills, caught = kills + 1, caught + (not ended)
+                whole = log_of(out).count(b"\n") == SAMPLES  # then it stands in problem order
+                lost += not whole and not log_of(out).startswith(kept)
+                told.append(f"{workers} workers, {log_of(out).count(10)} samples" + (" (had ended)" if ended else ""))
+            workers = rng.choice(WORKERS)
+            start(folder, model, out, workers).wait()
+            same = all((out / name).read_bytes() == (folder / "whole" / name).read_bytes() for name in ("episodes.jsonl", "summary.json"))
+            keys = [(row["problem"]["id"], row["sample"]) for row in map(json.loads, log_of(out).splitlines())]
+            print(
+                f"  kills at: {'; '.join(told)}; finished by {workers}: {len(keys)} samples, {len(keys) - len(set(keys))} twice, ", end=""
+            )
+            print("the same bytes" if same else "OTHER BYTES", flush=True)
+            if not same or len(set(keys)) != SAMPLES:
+                sys.exit(1)
+        print(f"{kills} kills ({caught} before the end): nothing missing, nothing twice; kept chunks lost or changed: {lost}")
+        sys.exit(lost > 0)
+
+
+def start(folder: Path, model: Path, out: Path, workers: int) -> subprocess.Popen:
+    words = ["eval", str(folder / "suite.yaml"), "--model", str(model), "--out", str(out), "--shards", str(workers)]
+    return subprocess.Popen([sys.executable, "-m", "posttrain.cli", *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+
+
+def log_of(out: Path) -> bytes:
+    file = out / "episodes.jsonl"
+    return file.read_bytes() if file.exists() else b""
+
+
+def whole_chunks(out: Path) -> bytes:
+    lines = log_of(out).splitlines(keepends=True)
+    return b"".join(lines[: len(lines) // PER_CHUNK * PER_CHUNK])
+
+
+if __name__ == "__main__":
+    main()
