@@ -117,9 +117,9 @@ def parity(folder: Path, size: Size, device: str) -> list[Line]:
     batch = random_batch(size, 8, min(256, size.tokens // 4), alike=min(160, size.tokens // 8))
     with torch.no_grad():
         fast = policy.logprobs(batch)
-        heads, policy._head = policy._head, dict.fromkeys(policy._head)
+        plain, policy._plain = policy._plain, dict.fromkeys(policy._plain, False)
         whole = policy.logprobs(batch)
-        policy._head = heads
+        policy._plain = plain
         ((index, micro),) = batch.split_packed(8 * batch.ids.shape[1], width=8 * batch.ids.shape[1])
         packed = torch.zeros_like(fast)
         packed[index] = policy.logprobs(micro)

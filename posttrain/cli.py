@@ -5,6 +5,7 @@ import importlib
 import os
 import sys
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -59,6 +60,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         prog="posttrain",
         description="Post-training for language models: SCoRe self-correction by RL, graders, honest evaluation.",
         epilog=f"`posttrain VERB --help` says more. {EXIT_CODES}",
+        formatter_class=partial(argparse.HelpFormatter, max_help_position=16),
     )
     verbs = parser.add_subparsers(metavar="VERB", dest="verb", required=True)
     for name, (_, text) in VERBS.items():

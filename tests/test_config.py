@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.config import ConfigError, build, config, dump, load, merge, read_flags, read_yaml
+from posttrain.evaluation.icl.run import Arm
 from posttrain.evaluation.suite import Suite
 from posttrain.rl.score import Config as ScoreConfig
 from posttrain.sampling.engine import HFEngineConfig, VLLMEngineConfig
@@ -187,12 +188,12 @@ def test_what_is_missing_is_named_with_the_layer_it_is_missing_from(recipe):
     recipe.write_text(SCORE.replace("kind: sums, ", ""))
     assert (
         complaint(ScoreConfig, [recipe])
-        == f"{recipe}: task.kind: missing; it is required (kinds: sums, math, gsm8k, humaneval, mbpp, with_shots, file)"
+        == f"{recipe}: task.kind: missing; it is required (kinds: sums, oneliners, math, gsm8k, humaneval, mbpp, with_shots, file)"
     )
     recipe.write_text(SCORE.replace("task:", "# "))
     assert (
         complaint(ScoreConfig, [recipe])
-        == f"{recipe}: task: missing; it is required (kinds: sums, math, gsm8k, humaneval, mbpp, with_shots, file)"
+        == f"{recipe}: task: missing; it is required (kinds: sums, oneliners, math, gsm8k, humaneval, mbpp, with_shots, file)"
     )
 
 
@@ -279,7 +280,7 @@ def test_a_config_can_not_be_changed_nor_made_with_a_wrong_default(recipe):
 
 
 def test_a_union_that_may_be_left_out_is_described_as_null():
-    rows = {key: rest for key, *rest in describe(class_of({"kind": "icl"}))}
+    rows = {key: rest for key, *rest in describe(Arm)}
     assert rows["task.kind"][1] == "null"
 
 
@@ -293,7 +294,7 @@ def test_every_key_is_described_with_its_type_default_and_docstring():
     assert rows["weight"][:2] == ["tuple[float, ...]", "[1.0, 1.0]"]
     assert rows["reference"][:2] == ["str | None", "null"]
     assert rows["shared_first"][:2] == ["bool", "false"]
-    assert rows["task.kind"][:2] == ["sums|math|gsm8k|humaneval|mbpp|with_shots|file", "required"]
+    assert rows["task.kind"][:2] == ["sums|oneliners|math|gsm8k|humaneval|mbpp|with_shots|file", "required"]
     assert rows["engine.kind"][:2] == ["hf|vllm|server", "hf"]
     assert rows["engine.max_model_len [vllm]"][:2] == ["int | None", "null"]
     assert rows["task.limit [math]"][1] == "null"

@@ -9,9 +9,11 @@ from posttrain.tasks import check, overlap_report
 
 WORKS = {"check": check.cli, "overlap": overlap_report.cli, "repair": repair.cli}
 HELP = """\
-posttrain data check WHAT                           every reference must pass its own grader
-posttrain data overlap WHAT [--against SUITE ...]   which training questions do evaluation sets ask as well?
-posttrain data repair WHAT ...                      keep wrong answers, for another model to repair
+Data sets: are they right, are they apart, and what can be made of stored answers?
+
+usage: posttrain data check WHAT                           every reference must pass its own grader
+       posttrain data overlap WHAT [--against SUITE ...]   which training questions do evaluation sets ask as well?
+       posttrain data repair WHAT FILE ...                 keep wrong answers, for another model to repair
 
 With --help after any of them: its own options."""
 

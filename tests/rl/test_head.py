@@ -81,9 +81,9 @@ def test_a_policy_without_whole_logits_has_the_loss_and_gradients_of_one_with_th
     found = []
     for whole in (True, False):
         policy = open_policy(tiny_folder(family), cfg, temperature=0.8)
-        assert policy._head[id(policy.model)] is not None
+        assert policy._plain[id(policy.model)]
         if whole:
-            policy._head = dict.fromkeys(policy._head)
+            policy._plain = dict.fromkeys(policy._plain, False)
         loss = policy.logprobs(batch).sum() / batch.ids.numel()
         policy.backward(loss)
         found.append((loss.item(), {name: p.grad for name, p in policy.model.named_parameters() if p.requires_grad}))

@@ -80,7 +80,7 @@ def gradients(policy, parts: list[tuple[torch.Tensor, Batch]], weight_BT: torch.
         policy.backward(loss)
         total += loss.detach()
     found = {name: p.grad.clone() for name, p in policy.model.named_parameters() if p.grad is not None}
-    policy.optimizer.zero_grad(set_to_none=True)
+    policy.sharding.optimizer.zero_grad(set_to_none=True)
     return total, found
 
 

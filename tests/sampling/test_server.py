@@ -136,7 +136,7 @@ def test_a_real_servers_own_words_are_shown(real_server, tokenizer, eos_ids):
 def test_a_prompt_longer_than_the_servers_context_is_not_sent(real_server, fake_server, tokenizer, eos_ids):
     engine = ServerEngine([real_server], "tiny", tokenizer, eos_ids)
     assert engine.max_length == 512
-    with pytest.raises(EngineError, match="prompt 1 has 600 tokens; its context takes 1 to 511: not sent"):
+    with pytest.raises(EngineError, match="prompt 1 has 600 tokens; their context takes 1 to 511: not sent"):
         engine.generate([(1, 2), (1,) * 600], GREEDY, [0, 1])
     unsaid = ServerEngine([fake_server.url], "m", tokenizer, eos_ids, max_length=100)
     with pytest.raises(EngineError, match="prompt 0 has 101 tokens"):

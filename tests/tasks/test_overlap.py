@@ -171,7 +171,7 @@ def test_a_wrong_call_of_the_report_is_told(tmp_path):
         cli(["overlap", what, "--ngram", "0"])
     with pytest.raises(ConfigError, match=r"absent.yaml: no such recipe file"):
         cli(["overlap", what, "--against", "absent.yaml"])
-    with pytest.raises(ConfigError, match="data: found 'overlpa', expected one of check, overlap; did you mean 'overlap'"):
+    with pytest.raises(ConfigError, match="data: found 'overlpa', expected one of check, overlap, repair; did you mean 'overlap'"):
         cli(["overlpa", what])
 
 
