@@ -157,7 +157,9 @@ class Task:
     grade: Callable[[Sequence[tuple[Problem, str]]], list[Verdict]]
     answer: Callable[[str], str | None]
     verify: str = ""
-    """The instruction to judge the attempt above, with "right" or "wrong" as the last word; empty where a task is never verified."""
+    """The instruction to judge the attempt above; empty where a task is never verified."""
+    verdicts: tuple[str, str] = ("right", "wrong")
+    """With which last word a judgement calls the attempt right or wrong."""
     source: str = ""
     """The text of the user's file that defines it. It is kept with what was made by it, which is not gone on with under another."""
 

@@ -13,7 +13,7 @@ VERIFY = (
     "Is the final answer above correct? Check how it was reached, without solving the problem anew in full. End with one word: right if "
     "the final answer is correct, wrong if it is not."
 )
-VERIFY_SUMS = "Right or wrong?"
+VERIFY_SUMS = "Right 1, wrong 0?"
 SUMS = "There may be an error in the answer above. Correct it if there is one and write the answer again."
 ONELINER = "# There may be an error in the code above. Correct it if there is one and write the function again."
 CODE = (

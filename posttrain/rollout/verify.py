@@ -10,8 +10,6 @@ from posttrain.rollout.self_correct import Rollout, self_correct
 from posttrain.run import seed_for
 from posttrain.types import Completion, Engine, Episode, Problem, Task, TokenIds, Turn, Verdict
 
-JUDGEMENT = re.compile(r"\b(right|wrong)\W*$", re.IGNORECASE)
-
 
 def verify_then_revise(problems: Sequence[Problem], task: Task, engine: Engine, chat: ChatFormat, how: Rollout) -> list[Episode]:
     """`how.samples` episodes of each problem, of three turns: y1 ~ pi(.|x), v ~ pi(.|x, y1, q), y2 ~ pi(.|x, y1, q, v, p).
@@ -27,7 +25,7 @@ def verify_then_revise(problems: Sequence[Problem], task: Task, engine: Engine, 
     firsts = [episode.turns[0] for episode in tried]
     asked = [chat.revise(turn.prompt_ids, turn.completion.ids, task.verify) for turn in firsts]
     said = engine.generate(asked, how.sampling, [_seed(how, episode, "verify") for episode in tried])
-    judged = [_judged(*each, chat) for each in zip(firsts, asked, said, strict=True)]
+    judged = [_judged(*each, chat.text(each[2].ids), task) for each in zip(firsts, asked, said, strict=True)]
 
     doubted = [i for i, turn in enumerate(judged) if turn.answer == "wrong"]
     prompts = [chat.revise(judged[i].prompt_ids, judged[i].completion.ids, task.revise) for i in doubted]
@@ -51,20 +49,20 @@ def attempts_of(episode: Episode) -> Episode:
     return replace(episode, turns=(first, last))
 
 
-def judgement(text: str) -> str | None:
-    """ "right" or "wrong", where the text ends with one of these words."""
-    found = JUDGEMENT.search(text)
-    return found[1].lower() if found else None
+def judgement(text: str, words: tuple[str, str]) -> str | None:
+    """ "right" or "wrong", where the text ends with the first or the second of `words`."""
+    right, wrong = (re.escape(word.strip()) for word in words)
+    found = re.search(rf"\b(?:({right})|{wrong})\W*$", text, re.IGNORECASE)
+    return None if found is None else "right" if found[1] else "wrong"
 
 
-def _judged(first: Turn, prompt: TokenIds, completion: Completion, chat: ChatFormat) -> Turn:
+def _judged(first: Turn, prompt: TokenIds, completion: Completion, text: str, task: Task) -> Turn:
     """The turn that judges `first`: correct where it calls a right attempt right or any other wrong."""
-    text = chat.text(completion.ids)
-    said = judgement(text)
+    said = judgement(text, task.verdicts)
     if not first.verdict.scored:
         verdict = first.verdict
     elif said is None:
-        verdict = Verdict(status="no_answer", why="ends with neither right nor wrong")
+        verdict = Verdict(status="no_answer", why="ends with no judgement")
     else:
         so = (said == "right") == first.verdict.correct
         verdict = Verdict(status="correct" if so else "wrong", why=f"calls {said} an attempt that is {first.verdict.status}")

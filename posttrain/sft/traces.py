@@ -68,9 +68,10 @@ def _paired(episodes: Sequence[Episode], chat: ChatFormat, task: Task, rng: rand
 def judged(episode: Episode, chat: ChatFormat, task: Task) -> Episode:
     """The episode with the grader's word between its attempts, as the model would have said it; a right first attempt is the last one."""
     first, second = episode.turns
-    word = "right" if first.verdict.correct else "wrong"
+    right = first.verdict.correct
+    word = task.verdicts[0 if right else 1]
     prompt = chat.revise(first.prompt_ids, first.completion.ids, task.verify)
     said = Completion(ids=(*chat.encode(word), chat.eos_ids[0]), logprobs=(), finish="stop")
-    verdict = Turn(prompt_ids=prompt, completion=said, text=word, answer=word, verdict=Verdict(status="correct"))
+    verdict = Turn(prompt_ids=prompt, completion=said, text=word, answer="right" if right else "wrong", verdict=Verdict(status="correct"))
     again = replace(second, prompt_ids=chat.revise(prompt, said.ids, task.revise))
-    return replace(episode, turns=(first, verdict) if word == "right" else (first, verdict, again))
+    return replace(episode, turns=(first, verdict) if right else (first, verdict, again))

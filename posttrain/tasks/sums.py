@@ -58,6 +58,7 @@ def make(cfg: SumsTask) -> Task:
         ask=lambda problem: [Message(role="user", content=problem.question)],
         revise=revise.SUMS,
         verify=revise.VERIFY_SUMS,
+        verdicts=(" 1", " 0"),  # numbers, as the small tokenizer has no word for either
         grade=lambda pairs: [grade(problem, text) for problem, text in pairs],
         answer=final_sum,
     )

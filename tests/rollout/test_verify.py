@@ -35,7 +35,7 @@ def answers(chat):
     def answer(prompt, seed):
         text = chat.text(prompt)
         if text.rstrip("\n").removesuffix("assistant").rstrip("\n").endswith(revise.VERIFY_SUMS):
-            return "I say: wrong." if seed % 2 else "right"
+            return "I say: 0." if seed % 2 else " 1"
         return "a revision" if revise.SUMS in text else right.get(tuple(prompt), "\\boxed{ 1 + 2 + 3 }")
 
     return answer
@@ -91,6 +91,7 @@ def test_two_attempts_are_left_without_the_verdict_and_are_stored_like_any(rolle
     [
         ("wrong", "wrong"),
         ("On the right side 2 + 3 = 5.\nRight.", "right"),
+        ("0", None),
         ("It is right to doubt: **Wrong**", "wrong"),
         ("right, as 2 + 3 = 5", None),
         ("forthright", None),
@@ -98,7 +99,12 @@ def test_two_attempts_are_left_without_the_verdict_and_are_stored_like_any(rolle
     ],
 )
 def test_a_judgement_is_the_last_word(text, said):
-    assert judgement(text) == said
+    assert judgement(text, ("right", "wrong")) == said
+
+
+@pytest.mark.parametrize(("text", "said"), [(" 1", "right"), (" 0", "wrong"), (" 2 + 3 1", "right"), (" 10", None), (" 1 2", None)])
+def test_a_task_may_have_other_words_for_it(text, said):
+    assert judgement(text, (" 1", " 0")) == said
 
 
 def test_what_is_no_judgement_is_kept_and_is_no_right_verdict(chat):

@@ -72,10 +72,10 @@ def test_a_pair_is_prompted_as_a_rollout_would_prompt_it(chat):
     assert outcome(pair) == "fixed"
 
 
-def test_a_verdict_says_what_the_grader_said_and_behind_wrong_stands_the_second_attempt_whatever_it_is(chat):
+def test_a_verdict_says_what_the_grader_said_and_behind_a_wrong_attempt_stands_the_second_attempt_whatever_it_is(chat):
     found = select(episodes_of(chat), "verdicts", chat, TASK, per_problem=9, seed=0)
     texts = {tuple(turn.text for turn in trace.turns) for trace in found}
-    assert texts == {("no", "wrong", "yes"), ("bad", "wrong", "worse"), ("right", "right")}
+    assert texts == {("no", " 0", "yes"), ("bad", " 0", "worse"), ("right", " 1")}
     for trace in found:
         first, verdict, *last = trace.turns
         assert verdict.prompt_ids == chat.revise(first.prompt_ids, first.completion.ids, TASK.verify)
