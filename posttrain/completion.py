@@ -17,7 +17,11 @@ from posttrain.schema import describe
 
 SHELLS = ("bash", "zsh", "fish")
 SUITES = ("posttrain.evaluation.run", "posttrain.evaluation.icl.run")
-WAYS: dict[str, dict[str, list[str]]] = {"grade": {"math": ["math"], "code": ["code"]}, "prompt": {"": ["WHAT"]}}
+WAYS: dict[str, dict[str, list[str]]] = {
+    "grade": {"math": ["math"], "code": ["code"]},
+    "data": {"check": ["check"], "overlap": ["overlap"], "repair": ["repair"]},
+    "prompt": {"": ["WHAT"]},
+}
 """Verbs with parsers below their own: the word that leads to each, and the call that does."""
 PATHS = ("--out", "--model", "--problems", "--from")
 EPILOG = """\

@@ -58,11 +58,14 @@ class RunFolder:
 
     An existing run is only taken up with `resume`, and only by the same recipe: otherwise `ConfigError` says which keys differ.
     Those in `free` (dotted, with all that stands below them) may: they change what a run costs and, but for rounding, not what it computes.
-    A key that did not exist when the run was recorded stands at its default.
+    A key that did not exist when the run was recorded stands at its default. With `writes` false nothing is made or checked, as another
+    process does that.
     """
 
-    def __init__(self, path: str | Path, cfg: Any, *, resume: bool = False, free: Collection[str] = ()) -> None:
+    def __init__(self, path: str | Path, cfg: Any, *, resume: bool = False, free: Collection[str] = (), writes: bool = True) -> None:
         self.path = Path(path)
+        if not writes:
+            return
         text = config_module.dump(cfg)
         recorded = self.path / "config.yaml"
         if recorded.exists() and not resume:

@@ -144,6 +144,9 @@ def test_a_wrong_flag_is_told_with_its_path_what_was_found_and_what_is_near(reci
     assert said in complaint(ScoreConfig, [recipe], words)
 
 
+SERVER = ["--engine.kind", "server", "--engine.url", "http://u/v1", "--engine.model", "m"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -151,7 +154,8 @@ def test_a_wrong_flag_is_told_with_its_path_what_was_found_and_what_is_near(reci
         (["--kl.coef", "[0.1]"], "weight has 2 attempts but kl.coef has 1"),
         (["--shared_first", "true", "--weight", "[0, 1]", "--bonus", "10"], "shared_first: all samples of a problem share attempt 1"),
         (["--samples", "1"], "samples must be at least 2"),
-        (["--engine.kind", "server", "--engine.url", "u", "--engine.model", "m"], "engine: a server's weights cannot be pushed to"),
+        ([*SERVER, "--engine.token_ids", "false"], "engine.token_ids: training needs the ids that were sampled"),
+        ([*SERVER, "--sampling.temperature", "0.7"], "sampling.temperature: found 0.7, expected 1"),
         (["--sampling.temperature", "0"], "sampling: need max_tokens >= 1 and temperature > 0, got 8 and 0.0"),
     ],
 )

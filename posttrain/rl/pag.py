@@ -23,7 +23,7 @@ from posttrain.rl import recipe
 from posttrain.rl.advantage import scaled_by_role
 from posttrain.rl.loop import Figures, History, Learner, run_steps
 from posttrain.rl.reward import shaped_reward
-from posttrain.rl.score import Clock, credit, improve, open_run, sample
+from posttrain.rl.score import Clock, credit, improve, open_run, push, sample
 from posttrain.rollout.verify import attempts_of, verify_then_revise
 from posttrain.types import Episode, Problem
 
@@ -60,7 +60,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
 def pag_step(learner: Learner, problems: Sequence[Problem], step: int, history: History = ()) -> tuple[list[Episode], Figures]:
     """One update on all turns that were sampled. Returns the episodes, of three turns each, and the step's figures."""
     clock, cfg = Clock(), learner.cfg
-    learner.engine.load_weights(learner.policy.weights())
+    push(learner)
     clock.lap("push_s")
     episodes = sample(learner, problems, samples=cfg.samples, seed=cfg.seed, step=step, by=verify_then_revise)
     clock.lap("rollout_s")
@@ -71,7 +71,7 @@ def pag_step(learner: Learner, problems: Sequence[Problem], step: int, history: 
 
 def validate(learner: Learner, held_out: Sequence[Problem]) -> Figures:
     """The figures of the current policy on held-out problems; the seeds of the draws are the same at every look."""
-    learner.engine.load_weights(learner.policy.weights())
+    push(learner)
     cfg = learner.cfg
     return told(sample(learner, held_out, samples=cfg.validation.samples, seed=cfg.seed + 1, step=0, by=verify_then_revise), "val/")
 
