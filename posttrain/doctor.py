@@ -228,7 +228,7 @@ def _server(url: str) -> Finding:
 
     try:
         model = next(iter(OpenAI(base_url=url, api_key="none", timeout=20.0, max_retries=0).models.list())).id
-        engine = ServerEngine(url, model, sums_tokenizer(SumsTask()), (1,), timeout_s=60.0, retries=0)
+        engine = ServerEngine([url], model, sums_tokenizer(SumsTask()), (1,), timeout_s=60.0, retries=0)
         engine.generate([(1, 2, 3)], Sampling(max_tokens=1), [0])
     except StopIteration:
         return Finding(name="server", state="broken", said=f"{url}: serves no model")
