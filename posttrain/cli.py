@@ -16,6 +16,7 @@ from posttrain.schema import describe
 KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config, out, resume) -> exit code`
     "score": "posttrain.rl.score",
     "think_twice": "posttrain.rl.think_twice",
+    "pag": "posttrain.rl.pag",
     "grpo": "posttrain.rl.grpo",
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",
@@ -23,6 +24,7 @@ KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config,
     "study": "posttrain.study",
     "icl_study": "posttrain.icl_study",
 }
+SEVERAL_RANKS = ("score", "think_twice", "pag")  # kinds whose work the ranks of a launcher (torchrun, accelerate launch) share
 VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does)
     "init": ("posttrain.new_project", "make a new project with a task of your own"),
     "train": ("posttrain.cli", "train by a recipe, or run a study of several recipes"),
@@ -38,7 +40,7 @@ VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does
     "report": ("posttrain.evaluation.show", "make the table and the page that shows one or more runs"),
     "watch": ("posttrain.watch", "serve a run's report page on this machine, made again as the run goes on"),
     "publish": ("posttrain.publish.run", "make a folder of a trained model that others can load and judge, and upload it"),
-    "data": ("posttrain.evaluation.data", "check data sets, or make a set of wrong answers to repair"),
+    "data": ("posttrain.evaluation.data", "check data sets, find test questions that are trained on, make wrong answers a set to repair"),
 }
 EXIT_CODES = "Exit codes: 0 done, 1 the work failed, 2 the call or its input was wrong, 143 stopped by SIGTERM after a checkpoint."
 TRAIN_HELP = """\
@@ -112,8 +114,11 @@ def cli(argv: Sequence[str]) -> int:
 
 def quiet_libraries() -> None:
     """Our own bars tell how far a run is; those of libraries for loading and writing a file would only tear them apart."""
+    import torch
     from transformers.utils import logging
 
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")  # else DeepSpeed, where it is installed, says on stdout that it found no other
     logging.disable_progress_bar()
     logging.set_verbosity_error()
 
@@ -136,6 +141,9 @@ def _module_of(layers: Sequence[tuple[str, dict[str, Any]]]) -> ModuleType:
         found = "no `kind`" if kind is None else f"kind {kind!r}"
         hint = "; a suite is for `posttrain eval`" if kind == "eval" else nearest(kind, KINDS) if isinstance(kind, str) else ""
         raise ConfigError(f"{layers[0][0]}: found {found}, expected one that can be trained: {', '.join(KINDS)}{hint}")
+    num_ranks = int(os.environ.get("WORLD_SIZE", "1"))
+    if num_ranks > 1 and kind not in SEVERAL_RANKS:
+        raise ConfigError(f"{layers[0][0]}: kind {kind} trains in one process, and {num_ranks} were started: use no launcher")
     return importlib.import_module(KINDS[kind])
 
 

@@ -17,7 +17,11 @@ from posttrain.schema import describe
 
 SHELLS = ("bash", "zsh", "fish")
 SUITES = ("posttrain.evaluation.run", "posttrain.evaluation.icl.run")
-WAYS: dict[str, dict[str, list[str]]] = {"grade": {"math": ["math"], "code": ["code"]}, "prompt": {"": ["WHAT"]}}
+WAYS: dict[str, dict[str, list[str]]] = {
+    "grade": {"math": ["math"], "code": ["code"]},
+    "data": {"check": ["check"], "overlap": ["overlap"], "repair": ["repair"]},
+    "prompt": {"": ["WHAT"]},
+}
 """Verbs with parsers below their own: the word that leads to each, and the call that does."""
 PATHS = ("--out", "--model", "--problems", "--from")
 EPILOG = """\
@@ -37,7 +41,8 @@ def cli(argv: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("shell", choices=SHELLS)
-    print(shtab.complete(whole_parser(), shell=parser.parse_args(argv).shell))
+    shell = parser.parse_args(argv).shell
+    print(shtab.complete(whole_parser(), shell=shell))
     return 0
 
 
@@ -53,7 +58,7 @@ def whole_parser() -> argparse.ArgumentParser:
         if below := {word: parser for word, parser in found.items() if word}:
             words = added.add_subparsers(dest="way")
             for word, parser in below.items():
-                words.add_parser(word, parents=[parser], add_help=False, conflict_handler="resolve")
+                words.add_parser(word, help=parser.description, parents=[parser], add_help=False, conflict_handler="resolve")
         if verb in ("train", "eval"):
             _add_keys(added, list(KINDS.values()) if verb == "train" else SUITES)
     return whole

@@ -13,13 +13,14 @@ LINE_S = 30.0
 """Seconds between two lines of a log file."""
 
 
-def progress_bar(total: int, name: str, unit: str, initial: int = 0) -> "tqdm[Any]":
+def progress_bar(total: int, name: str, unit: str, initial: int = 0, shown: bool = True) -> "tqdm[Any]":
     """A tqdm bar that suits where stderr goes; what `set_postfix_str(..., refresh=False)` says stands at the end of its line."""
     if sys.stderr.isatty():
-        return tqdm(total=total, initial=initial, desc=name, unit=unit, dynamic_ncols=True)
+        return tqdm(total=total, initial=initial, desc=name, unit=unit, dynamic_ncols=True, disable=not shown)
     form = "{desc}: {n_fmt} of {total_fmt} {unit}s, {elapsed} gone, {remaining} left{postfix}"
     lines = Lines(sys.stderr)
-    return tqdm(total=total, initial=initial, desc=name, unit=unit, file=lines, mininterval=LINE_S, miniters=1, bar_format=form)
+    told: dict[str, Any] = {"file": lines, "mininterval": LINE_S, "miniters": 1, "bar_format": form, "disable": not shown}
+    return tqdm(total=total, initial=initial, desc=name, unit=unit, **told)
 
 
 class Lines:

@@ -58,16 +58,20 @@ class RunFolder:
 
     An existing run is only taken up with `resume`, and only by the same recipe: otherwise `ConfigError` says which keys differ.
     Those in `free` (dotted, with all that stands below them) may: they change what a run costs and, but for rounding, not what it computes.
+    A key that did not exist when the run was recorded stands at its default. With `writes` false nothing is made or checked, as another
+    process does that.
     """
 
-    def __init__(self, path: str | Path, cfg: Any, *, resume: bool = False, free: Collection[str] = ()) -> None:
+    def __init__(self, path: str | Path, cfg: Any, *, resume: bool = False, free: Collection[str] = (), writes: bool = True) -> None:
         self.path = Path(path)
+        if not writes:
+            return
         text = config_module.dump(cfg)
         recorded = self.path / "config.yaml"
         if recorded.exists() and not resume:
             raise config_module.ConfigError(f"{self.path}: holds a run already; add --resume to go on with it, or name another --out")
         changed = recorded.exists() and recorded.read_text() != text
-        if changed and (keys := [key for key in _differing_keys(recorded.read_text(), text) if not _is_under(key, free)]):
+        if changed and (keys := [key for key in _differing_keys(_as_read_today(recorded, cfg), text) if not _is_under(key, free)]):
             raise config_module.ConfigError(f"{self.path}: cannot resume, the recipe differs from the recorded one in: {', '.join(keys)}")
         try:
             (self.path / "episodes").mkdir(parents=True, exist_ok=True)
@@ -157,6 +161,14 @@ def _version(name: str) -> str | None:
 def _differing_keys(old: str, new: str) -> list[str]:
     a, b = _flat(config_module.yaml.safe_load(old)), _flat(config_module.yaml.safe_load(new))
     return sorted(key for key in a.keys() | b.keys() if a.get(key) != b.get(key))
+
+
+def _as_read_today(recorded: Path, cfg: Any) -> str:
+    """The recorded recipe with every key that there is now; as it stands where it cannot be read so."""
+    try:
+        return config_module.dump(config_module.load(type(cfg), [recorded]))
+    except config_module.ConfigError:
+        return recorded.read_text()
 
 
 def _is_under(key: str, parents: Collection[str]) -> bool:

@@ -22,6 +22,7 @@ from posttrain.run import RunFolder
 TRAINERS = {
     "score": "posttrain.rl.score",
     "think_twice": "posttrain.rl.think_twice",
+    "pag": "posttrain.rl.pag",
     "grpo": "posttrain.rl.grpo",
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",
@@ -36,6 +37,8 @@ class StudyRun:
     """Its YAML file, relative to where the command runs; null trains nothing and evaluates `model` as it is."""
     changes: dict[str, Any] = Field(default_factory=dict)
     """Keys that differ from the recipe's, nested as there: an ablation is a recipe and its changes."""
+    hub: str | None = None
+    """Folder or hub id of a model that no run here makes: evaluated as it is, and started from by the runs that name this one."""
     model: str | None = None
     """Name of the earlier run whose model this one starts from; null keeps the recipe's own."""
     reference: str | None = None
@@ -79,8 +82,10 @@ class Config:
             for word in (run.model, run.reference, run.after, run.first_attempts):
                 if word is not None and word not in names:
                     raise ValueError(f"runs.{name}: names {word!r}, expected an earlier run{nearest(word, names)}")
-            if run.recipe is None and run.model is None:
+            if run.recipe is None and run.model is None and run.hub is None:
                 raise ValueError(f"runs.{name}: has neither a recipe nor a model: nothing to train and nothing to evaluate")
+            if run.hub and (run.recipe or run.model):
+                raise ValueError(f"runs.{name}: names the model {run.hub!r} in `hub`, which is only evaluated: leave out recipe and model")
             names.append(name)
         labels = [run.label for run in self.runs.values() if run.label]
         if twice := [label for label in labels if labels.count(label) > 1]:
@@ -140,6 +145,8 @@ def _recipe(cfg: Config, out: Path, run: StudyRun, seed: int, begun_by: str | No
 def _model_of(cfg: Config, out: Path, name: str) -> Path:
     """Where a run's model stands: in its own folder, or in that of the run which it only evaluates."""
     run = cfg.runs[name]
+    if run.hub:
+        return Path(run.hub)
     return out / name / "model" if run.recipe else _model_of(cfg, out, run.model)
 
 

@@ -61,11 +61,13 @@ class Sampling:
 
     A row also ends with the token that completes one of the texts in `stop`, which is kept in its ids: a prompt in plain text has no
     end-of-turn id. What stands before the stop is for the reader of the text to take (`before_stop` in prompting/stop.py).
+    `continued` says that the next call goes on from these rows, so that an engine may keep what it computed for them until then.
     """
 
     max_tokens: int
     temperature: float = 1.0
     stop: tuple[str, ...] = ()
+    continued: bool = False
 
     def __post_init__(self) -> None:
         if self.max_tokens < 1:
@@ -124,7 +126,7 @@ class Turn:
     answer: str | None
     verdict: Verdict
     given: bool = False
-    """Put before the model, not sampled by it: context for what follows, never trained on."""
+    """Not sampled by the model, but put before it, or an earlier attempt that it kept: never trained on."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -154,6 +156,10 @@ class Task:
     """The self-correction instruction p of arXiv 2409.12917: says that an error may exist, never whether one does."""
     grade: Callable[[Sequence[tuple[Problem, str]]], list[Verdict]]
     answer: Callable[[str], str | None]
+    verify: str = ""
+    """The instruction to judge the attempt above; empty where a task is never verified."""
+    verdicts: tuple[str, str] = ("right", "wrong")
+    """With which last word a judgement calls the attempt right or wrong."""
     source: str = ""
     """The text of the user's file that defines it. It is kept with what was made by it, which is not gone on with under another."""
 

@@ -13,6 +13,7 @@ for name, value in {
     "VLLM_NO_USAGE_STATS": "1",
     "VLLM_LOGGING_LEVEL": "ERROR",
     "TORCHDYNAMO_DISABLE": "1",
+    "DS_ACCELERATOR": "cpu",  # else DeepSpeed, once installed, says on stdout what it found
 }.items():
     os.environ.setdefault(name, value)
 

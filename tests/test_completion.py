@@ -43,7 +43,7 @@ def test_the_verbs_are_offered(script):
         (("report", "--ag"), {"--against"}),
         (("grade", ""), {"math", "code"}),
         (("grade", "code", "--sand"), {"--sandbox"}),
-        (("data", ""), {"check"}),
+        (("data", ""), {"check", "overlap", "repair"}),
         (("publish", "--pu"), {"--push", "--public"}),
         (("completion", "z"), {"zsh"}),
     ],

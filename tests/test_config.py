@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.config import ConfigError, build, config, dump, load, merge, read_flags, read_yaml
+from posttrain.evaluation.icl.run import Arm
 from posttrain.evaluation.suite import Suite
 from posttrain.rl.score import Config as ScoreConfig
 from posttrain.sampling.engine import HFEngineConfig, VLLMEngineConfig
@@ -144,6 +145,9 @@ def test_a_wrong_flag_is_told_with_its_path_what_was_found_and_what_is_near(reci
     assert said in complaint(ScoreConfig, [recipe], words)
 
 
+SERVER = ["--engine.kind", "server", "--engine.url", "http://u/v1", "--engine.model", "m"]
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
@@ -151,7 +155,8 @@ def test_a_wrong_flag_is_told_with_its_path_what_was_found_and_what_is_near(reci
         (["--kl.coef", "[0.1]"], "weight has 2 attempts but kl.coef has 1"),
         (["--shared_first", "true", "--weight", "[0, 1]", "--bonus", "10"], "shared_first: all samples of a problem share attempt 1"),
         (["--samples", "1"], "samples must be at least 2"),
-        (["--engine.kind", "server", "--engine.url", "u", "--engine.model", "m"], "engine: a server's weights cannot be pushed to"),
+        ([*SERVER, "--engine.token_ids", "false"], "engine.token_ids: training needs the ids that were sampled"),
+        ([*SERVER, "--sampling.temperature", "0.7"], "sampling.temperature: found 0.7, expected 1"),
         (["--sampling.temperature", "0"], "sampling: need max_tokens >= 1 and temperature > 0, got 8 and 0.0"),
     ],
 )
@@ -183,12 +188,12 @@ def test_what_is_missing_is_named_with_the_layer_it_is_missing_from(recipe):
     recipe.write_text(SCORE.replace("kind: sums, ", ""))
     assert (
         complaint(ScoreConfig, [recipe])
-        == f"{recipe}: task.kind: missing; it is required (kinds: sums, math, gsm8k, humaneval, mbpp, with_shots, file)"
+        == f"{recipe}: task.kind: missing; it is required (kinds: sums, oneliners, math, gsm8k, humaneval, mbpp, with_shots, file)"
     )
     recipe.write_text(SCORE.replace("task:", "# "))
     assert (
         complaint(ScoreConfig, [recipe])
-        == f"{recipe}: task: missing; it is required (kinds: sums, math, gsm8k, humaneval, mbpp, with_shots, file)"
+        == f"{recipe}: task: missing; it is required (kinds: sums, oneliners, math, gsm8k, humaneval, mbpp, with_shots, file)"
     )
 
 
@@ -275,7 +280,7 @@ def test_a_config_can_not_be_changed_nor_made_with_a_wrong_default(recipe):
 
 
 def test_a_union_that_may_be_left_out_is_described_as_null():
-    rows = {key: rest for key, *rest in describe(class_of({"kind": "icl"}))}
+    rows = {key: rest for key, *rest in describe(Arm)}
     assert rows["task.kind"][1] == "null"
 
 
@@ -289,7 +294,7 @@ def test_every_key_is_described_with_its_type_default_and_docstring():
     assert rows["weight"][:2] == ["tuple[float, ...]", "[1.0, 1.0]"]
     assert rows["reference"][:2] == ["str | None", "null"]
     assert rows["shared_first"][:2] == ["bool", "false"]
-    assert rows["task.kind"][:2] == ["sums|math|gsm8k|humaneval|mbpp|with_shots|file", "required"]
+    assert rows["task.kind"][:2] == ["sums|oneliners|math|gsm8k|humaneval|mbpp|with_shots|file", "required"]
     assert rows["engine.kind"][:2] == ["hf|vllm|server", "hf"]
     assert rows["engine.max_model_len [vllm]"][:2] == ["int | None", "null"]
     assert rows["task.limit [math]"][1] == "null"

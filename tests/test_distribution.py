@@ -2,6 +2,8 @@
 
 import re
 import tomllib
+from functools import partial
+from glob import glob
 from pathlib import Path
 
 from packaging.requirements import Requirement
@@ -21,9 +23,11 @@ def test_the_lock_pins_what_the_project_declares_and_names_no_host():
 
 def test_every_file_of_the_package_that_is_no_module_is_package_data():
     patterns = PROJECT["tool"]["setuptools"]["package-data"]["posttrain"]
-    packed = {path for pattern in patterns for path in (ROOT / "posttrain").glob(pattern)}
-    packages = {path.parent for path in (ROOT / "posttrain").rglob("__init__.py")}
-    found = {path for path in (ROOT / "posttrain").rglob("*") if path.is_file() and "__pycache__" not in path.parts}
+    package = ROOT / "posttrain"
+    read = partial(glob, root_dir=package, recursive=True)  # as setuptools reads them
+    packed = {package / path for pattern in patterns for path in read(pattern)}
+    packages = {path.parent for path in package.rglob("__init__.py")}
+    found = {path for path in package.rglob("*") if path.is_file() and "__pycache__" not in path.parts}
     assert {path for path in found - packed if path.suffix != ".py" or path.parent not in packages} == set()
 
 

@@ -58,7 +58,7 @@ def tried_grade(words: list[str]) -> None:
 
 def tried_data(words: list[str]) -> None:
     """The parser takes its own words; the rest are keys of the task."""
-    own, flags = parser_of(cli.VERBS["data"][0], []).parse_known_args(words[1:])
+    own, flags = parser_of(cli.VERBS["data"][0], words[1:2]).parse_known_args(words[2:])
     task_config(own.what, flags)
 
 
@@ -82,6 +82,11 @@ def tried_make(words: list[str]) -> None:
     subprocess.run(["make", "--dry-run", *words[1:]], cwd=ROOT, check=True, capture_output=True, timeout=60)
 
 
+def tried_launch(words: list[str]) -> None:
+    """torchrun: what it would start."""
+    tried_by_dry_run(words[words.index("posttrain.cli") + 1 :])
+
+
 def tried_pip(words: list[str]) -> None:
     extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["optional-dependencies"]
     assert words[:2] == ["pip", "install"]
@@ -94,9 +99,13 @@ HOW: dict[str, Callable[[list[str]], None]] = {
     "posttrain prompt": tried_prompt,
     "posttrain grade": tried_grade,
     "posttrain data": tried_data,
-    **{f"posttrain {verb}": tried_by_parser for verb in ("init", "doctor", "report", "publish", "watch", "completion")},
+    **{
+        f"posttrain {verb}": tried_by_parser
+        for verb in ("init", "doctor", "report", "publish", "watch", "completion", "compare", "regrade", "export", "import")
+    },
     "make": tried_make,
     "pip": tried_pip,
+    "torchrun": tried_launch,
     "cd": lambda words: None,
 }
 FOUND = sorted({(str(page.relative_to(ROOT)), command) for page in PAGES for command in commands(page)})

@@ -8,7 +8,7 @@ import pytest
 
 from posttrain import cli, study
 from posttrain.config import build, load, read_yaml
-from posttrain.evaluation.run import Suite
+from posttrain.evaluation.suite import Suite
 from posttrain.new_project import TEMPLATE
 from tests.kinds import class_of
 

@@ -44,7 +44,7 @@ def test_carriage_returns_become_lines_and_repeats_are_left_out():
 
 def test_on_a_terminal_it_is_a_bar():
     inner = "from posttrain.progress import progress_bar; bar = progress_bar(2, 'score', 'step'); bar.update(2); bar.close()"
-    shell = f'stty cols 80; exec "{sys.executable}" -c "{inner}"'  # a new terminal has no width
+    shell = f'stty cols 80 rows 24; exec "{sys.executable}" -c "{inner}"'  # a new terminal has no size
     code = f"import pty, sys; sys.exit(pty.spawn(['sh', '-c', {shell!r}]) >> 8)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, timeout=60)
     assert done.returncode == 0

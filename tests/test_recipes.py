@@ -19,7 +19,6 @@ OVERLAYS = [path for path in FILES if path.parent.name == "overlays"]
 RECIPES = [path for path in FILES if path not in OVERLAYS]
 SUITES = sorted((ROOT / "evals" / "suites").glob("*.yaml"))
 STUDIES = [path for path in RECIPES if read_yaml(path)[1]["kind"] == "study"]
-SCORES = [path for path in RECIPES if read_yaml(path)[1]["kind"] == "score"]
 
 
 def name(path: Path) -> str:
@@ -40,9 +39,12 @@ def test_a_recipe_resolves_against_its_kind(path):
 
 @pytest.mark.parametrize("path", OVERLAYS, ids=name)
 def test_an_overlay_goes_over_every_recipe_of_its_kind(path):
-    for recipe in SCORES:
-        below = build(importlib.import_module(KINDS["score"]).Config, [read_yaml(recipe)])
-        above = build(importlib.import_module(KINDS["score"]).Config, [read_yaml(recipe), read_yaml(path)])
+    kind = read_yaml(path)[1].get("kind", "score")
+    recipes = [recipe for recipe in RECIPES if read_yaml(recipe)[1]["kind"] == kind]
+    assert recipes
+    for recipe in recipes:
+        below = build(importlib.import_module(KINDS[kind]).Config, [read_yaml(recipe)])
+        above = build(importlib.import_module(KINDS[kind]).Config, [read_yaml(recipe), read_yaml(path)])
         assert above != below
 
 

@@ -109,6 +109,17 @@ def test_another_recipe_is_refused_and_the_keys_that_differ_are_named(tmp_path):
     assert load(Recipe, [tmp_path / "config.yaml"]) == Recipe()
 
 
+def test_a_key_that_a_recorded_recipe_does_not_have_stands_at_its_default(tmp_path):
+    RunFolder(tmp_path, Recipe())
+    recorded = tmp_path / "config.yaml"
+    recorded.write_text("".join(line for line in recorded.read_text().splitlines(keepends=True) if not line.startswith("steps")))
+    RunFolder(tmp_path, Recipe(), resume=True)
+    assert load(Recipe, [recorded]) == Recipe()
+    recorded.write_text("".join(line for line in recorded.read_text().splitlines(keepends=True) if not line.startswith("steps")))
+    with pytest.raises(ConfigError, match="differs from the recorded one in: steps"):
+        RunFolder(tmp_path, Recipe(steps=Recipe().steps + 1), resume=True)
+
+
 def test_resume_starts_a_run_where_there_is_none(tmp_path):
     RunFolder(tmp_path / "run", Recipe(), resume=True)
     assert (tmp_path / "run" / "config.yaml").exists()

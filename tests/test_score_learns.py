@@ -22,7 +22,7 @@ STAGE_ONE = {
     "kl": {"coef": [1.0, 0.01]},
     "sampling": {"max_tokens": 10},
     "optim": {"lr": 2e-3, "warmup_steps": 5},
-    "micro_batch": 128,
+    "micro_tokens": 4096,
 }
 
 

@@ -12,7 +12,7 @@ import pytest
 
 from posttrain import cli
 from posttrain.config import load
-from posttrain.evaluation.run import Suite
+from posttrain.evaluation.suite import Suite
 from posttrain.rl import score
 from posttrain.rollout.store import read_episodes
 from posttrain.run import read_jsonl

@@ -84,10 +84,22 @@ def test_first_attempts_are_handed_to_training_and_to_evaluation(done):
     assert all(e.turns[0].given for e in revised)
 
 
+def test_a_model_that_no_run_makes_is_evaluated_and_started_from_and_a_study_may_get_more_runs(done, tmp_path):
+    at, base = files(tmp_path), str(done / "base" / "model")
+    runs = {"base": {"hub": base, "label": "Base"}}
+    assert study.main(config(tmp_path, runs), tmp_path / "out", resume=False) == 0
+    own, theirs = (read_episodes(folder / "base" / "eval" / "suite" / "episodes.jsonl") for folder in (tmp_path / "out" / "seed0", done))
+    assert [e.turns for e in own] == [e.turns for e in theirs]
+    more = {**runs, "plain": {"recipe": at["score"], "model": "base", "label": "Plain", "changes": {"steps": 1}}}
+    assert study.main(config(tmp_path, more), tmp_path / "out", resume=True) == 0
+    assert f"model: {base}" in (tmp_path / "out" / "seed0" / "plain" / "config.yaml").read_text()
+
+
 @pytest.mark.parametrize(
     ("runs", "changes", "complaint"),
     [
         ({"a": {"label": "A"}}, {}, "runs.a: has neither a recipe nor a model"),
+        ({"a": {"hub": "m", "recipe": "sft"}}, {}, "runs.a: names the model 'm' in `hub`, which is only evaluated"),
         ({"a": {"recipe": "sft", "first_attempts": "b"}}, {}, "names 'b', expected an earlier run"),
         (
             {"a": {"recipe": "sft"}},

@@ -131,6 +131,15 @@ def outcome(episode: Episode, first: int = 0, second: int = 1) -> Outcome:
     return OUTCOMES[0 if before and after else 1 if after else 2 if before else 3]
 
 
+def verifier_accuracy(episodes: Sequence[Episode]) -> Estimate:
+    """How often a first attempt was kept and right, or revised and not: of two attempts with the model's own verdict between them."""
+    scored = [episode for episode in episodes if all(turn.verdict.scored for turn in episode.turns)]
+    found = _proportion(scored, lambda e: e.turns[0].verdict.correct == e.turns[1].given)
+    if found is None:
+        raise NothingScored(f"no accuracy of verdicts to tell: all {len(episodes)} episodes are unscored")
+    return found
+
+
 def edit_distance_ratio(first: str, second: str) -> float:
     """Levenshtein distance in characters over the sum of lengths, in [0, 1]; 0 for two empty texts (arXiv 2409.12917, sec. 4)."""
     length = len(first) + len(second)
@@ -162,6 +171,16 @@ def training_row(episodes: Sequence[Episode], prefix: str) -> dict[str, float]:
         f"{prefix}tokens_t1": sum(len(turn.completion.ids) for turn in turns) / len(turns),
         f"{prefix}unscored": 1 - len(scored) / len(turns),
     }
+
+
+def cached_share(episodes: Sequence[Episode]) -> list[float]:
+    """Of each attempt's prompt tokens, the share whose keys and values the engine had already, none where it cannot tell."""
+    shares = []
+    for turns in zip(*(episode.turns for episode in episodes), strict=True):
+        asked = [turn for turn in turns if not turn.given]
+        read = sum(len(turn.prompt_ids) for turn in asked)
+        shares.append(sum(turn.completion.num_cached or 0 for turn in asked) / max(1, read))
+    return shares
 
 
 def from_row(row: dict[str, Any]) -> Summary:

@@ -21,16 +21,18 @@ from tqdm import tqdm
 
 from posttrain.config import ConfigError, build, dump, load, read_yaml
 from posttrain.evaluation.groups import ALL_BY
-from posttrain.evaluation.metrics import NothingScored, Summary, breakdown, summarise
+from posttrain.evaluation.metrics import NothingScored, Summary, breakdown, summarise, verifier_accuracy
 from posttrain.evaluation.model import identity, load_engine
+from posttrain.evaluation.numerals import percent
 from posttrain.evaluation.samples import Sampled, accuracy_by, sampled
 from posttrain.evaluation.shards import open_shards
 from posttrain.evaluation.suite import RawPrompt, Suite, fixed_keys, open_format
 from posttrain.evaluation.text import as_text
 from posttrain.prompting.raw import PromptFormat
 from posttrain.rollout.log import Sampler, sample_into
-from posttrain.rollout.self_correct import Rollout, first_attempts, self_correct
+from posttrain.rollout.self_correct import Rollout, RolloutFunction, first_attempts, self_correct
 from posttrain.rollout.store import read_episodes
+from posttrain.rollout.verify import attempts_with_verdict
 from posttrain.run import keep_source, provenance, write_atomic
 from posttrain.sampling.cache import CachedEngine
 from posttrain.sampling.engine import ServerEngineConfig
@@ -68,7 +70,7 @@ def evaluate(
     raises `ConfigError`. Raises `NothingScored` where the grader failed everywhere.
     """
     how = rollout_of(suite, problems)
-    samplers = [sampler_of(task, engine, chat, how)]
+    samplers = [sampler_of(task, engine, chat, how, way_of(suite))]
     return fill(suite, task, asked(problems, how), samplers, chat, out, model=model, name=name)
 
 
@@ -88,17 +90,19 @@ def fill(
     keep_source(out, task.source)
     write_prompts(out / "prompts.jsonl", problems, task, chat, suite)
     episodes = sample_into(out / "episodes.jsonl", problems, samplers, samples=suite.samples, chunk=suite.chunk, name=name)
-    return sum_up(episodes, out, model=model, name=name)
+    return sum_up(episodes, out, model=model, name=name, verified=suite.method == "verify")
 
 
-def sum_up(episodes: Sequence[Episode], out: Path, *, model: str, name: str) -> Summary | Sampled:
-    """Write OUT/summary.json; raises `NothingScored`."""
+def sum_up(episodes: Sequence[Episode], out: Path, *, model: str, name: str, verified: bool = False) -> Summary | Sampled:
+    """Write OUT/summary.json, with the accuracy of the model's own verdicts if its attempts were `verified`; raises `NothingScored`."""
     of_samples = sampled(episodes)
     row: dict[str, Any] = {"model": model, "suite": name, "sampled": dataclasses.asdict(of_samples)}
     if of_samples.attempts[1:]:
         summary = summarise(episodes)
         row["summary"] = dataclasses.asdict(summary)
         row |= {f"by_{by}": {key: dataclasses.asdict(s) for key, s in breakdown(episodes, by).items()} for by in ALL_BY}
+        if verified:
+            row["verifier_acc"] = dataclasses.asdict(verifier_accuracy(episodes))
     else:
         row |= {f"by_{by}": {key: dataclasses.asdict(e) for key, e in accuracy_by(episodes, by).items()} for by in ALL_BY}
     write_atomic(out / "summary.json", json.dumps(row, indent=1) + "\n")
@@ -114,8 +118,12 @@ def write_prompts(file: Path, problems: Sequence[Problem], task: Task, chat: Pro
     write_atomic(file, "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows))
 
 
-def sampler_of(task: Task, engine: Engine, chat: PromptFormat, how: Rollout) -> Sampler:
-    return lambda problems: self_correct(problems, task, engine, chat, how)
+def sampler_of(task: Task, engine: Engine, chat: PromptFormat, how: Rollout, by: RolloutFunction = self_correct) -> Sampler:
+    return lambda problems: by(problems, task, engine, chat, how)
+
+
+def way_of(suite: Suite) -> RolloutFunction:
+    return attempts_with_verdict if suite.method == "verify" else self_correct
 
 
 def rollout_of(suite: Suite, problems: Sequence[Problem]) -> Rollout:
@@ -210,14 +218,14 @@ def samplers_of(suite: Suite, model: str, how: Rollout) -> Iterator[Sequence[Sam
         return
     engine = open_engine_of(suite, model)
     try:
-        yield [sampler_of(make_task(suite.task), engine, open_format(suite, model)[0], how)] * suite.shards
+        yield [sampler_of(make_task(suite.task), engine, open_format(suite, model)[0], how, way_of(suite))] * suite.shards
     finally:
         engine.close()
 
 
 def open_sampler(suite: Suite, model: str, how: Rollout) -> Sampler:
     """A worker with an engine of its own, as a process of a sharded evaluation opens it."""
-    return sampler_of(make_task(suite.task), open_engine_of(suite, model), open_format(suite, model)[0], how)
+    return sampler_of(make_task(suite.task), open_engine_of(suite, model), open_format(suite, model)[0], how, way_of(suite))
 
 
 def open_engine_of(suite: Suite, model: str) -> Engine:
@@ -245,8 +253,11 @@ def run(suite: Suite, name: str, model: str, out: Path) -> int:
     except NothingScored as error:
         tqdm.write(f"posttrain: {out}: {error}")
         return 1
-    shown = as_text(found, list(read_episodes(out / "episodes.jsonl")))
-    print(f"{name}: {model}\n{shown}\n{time.monotonic() - began:.0f} s; episodes and summary in {out}")
+    episodes = list(read_episodes(out / "episodes.jsonl"))
+    print(f"{name}: {model}\n{as_text(found, episodes)}")
+    if suite.method == "verify":
+        print(f"verdicts right about the first attempt: {percent(verifier_accuracy(episodes).value)} %")
+    print(f"{time.monotonic() - began:.0f} s; episodes and summary in {out}")
     return 0
 
 

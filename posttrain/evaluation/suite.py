@@ -59,8 +59,9 @@ class Suite:
     """Attempts per episode; the second and later ones are asked for by the task's instruction. 1 asks once, and tells no Delta."""
     samples: int = Field(default=1, ge=1)
     """Episodes per problem, for avg@n, pass@k and maj@k; intervals and tests still count problems."""
-    method: Literal["revise", "self_refine"] = "revise"
-    """How a later attempt is asked for: by the task's instruction, or after feedback that the model writes itself (arXiv 2303.17651)."""
+    method: Literal["revise", "self_refine", "verify"] = "revise"
+    """How a later attempt is asked for: by the task's instruction; after feedback that the model writes itself (arXiv 2303.17651); or only
+    where the model first judges its attempt wrong (arXiv 2506.10406): else that attempt counts as the second one too."""
     first_attempts: Path | None = None
     """Episodes whose first attempts stand in place of the model's own, so that models revise the same ones; null for the model's own. A
     problem that they lack is an error; but of a set to repair (`posttrain data repair`) only the problems in it are asked."""
@@ -77,6 +78,8 @@ class Suite:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        if self.method == "verify" and self.attempts != 2:
+            raise ValueError(f"method verify has one revision at most: attempts must be 2, got {self.attempts}")
         if self.first_attempts and self.attempts == 1:
             raise ValueError("first_attempts: they are to be revised, which attempts: 1 never does; set attempts to 2")
 

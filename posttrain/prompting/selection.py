@@ -78,7 +78,7 @@ def select(
     kept, dropped = list(shots), []
     if answered:
         kept = _without(kept, dropped, "no answer", {shot.id: "" for shot in kept if not shot.answer.strip()})
-    for rule, found in (("in the test set", _same_as(kept, test)), ("nearly in the test set", _near_to(kept, test, rules.near))):
+    for rule, found in (("in the test set", same_as(kept, test)), ("nearly in the test set", _near_to(kept, test, rules.near))):
         if found and rules.leaks == "refuse":
             raise _leak(rule, found, len(kept))
         kept = _without(kept, dropped, rule, found)
@@ -116,10 +116,11 @@ def numbers_of(question: str) -> tuple[str, ...]:
     return tuple(re.findall(r"\d+", re.sub(r"(?<=\d),(?=\d{3})", "", question)))
 
 
-def _same_as(shots: Sequence[Shot], test: Sequence[Problem]) -> dict[str, str]:
+def same_as(mine: Sequence[Shot] | Sequence[Problem], test: Sequence[Problem]) -> dict[str, str]:
+    """The ids of mine whose question is one of the test's, each with that problem's id."""
     asked = {letters_and_digits(problem.question): problem.id for problem in test}
-    keys = ((shot, letters_and_digits(shot.question)) for shot in shots) if asked else ()
-    return {shot.id: asked[key] for shot, key in keys if key in asked}
+    keys = ((each, letters_and_digits(each.question)) for each in mine) if asked else ()
+    return {each.id: asked[key] for each, key in keys if key in asked}
 
 
 def _near_to(shots: Sequence[Shot], test: Sequence[Problem], near: float | None) -> dict[str, str]:

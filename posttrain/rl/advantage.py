@@ -3,6 +3,8 @@
 `counts` says which entries take part, [B] for whole rows or [B, K]: not those that no grader scored, nor attempts given to the policy.
 """
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -52,6 +54,18 @@ def standardise(advantage_BK: Tensor, reward_BK: Tensor, group: int, counts: Ten
     mean_G = (reward_G * counts_G).sum(1, keepdim=True) / num_G.clamp(min=1)
     std_G = (((reward_G - mean_G) * counts_G).square().sum(1, keepdim=True) / (num_G - 1).clamp(min=1)).sqrt()
     return (advantage_BK.view(-1, group, num_attempts) / (std_G + 1e-4)).view(num_rows, num_attempts)
+
+
+def scaled_by_role(advantage_BK: Tensor, roles: Sequence[Sequence[int]], counts: Tensor) -> Tensor:
+    """A_ik / (root mean square of A over all that counts in the role of attempt k + 1e-4), [B, K] -> [B, K] (arXiv 2506.10406).
+
+    `roles` holds the attempts (from 0) of each role. Advantages over a baseline have mean 0, so this is their standard deviation.
+    """
+    counts_BK, scaled_BK = _per_attempt(counts, advantage_BK), advantage_BK.clone()
+    for role in map(list, roles):
+        square = (advantage_BK[:, role].square() * counts_BK[:, role]).sum() / counts_BK[:, role].sum().clamp(min=1)
+        scaled_BK[:, role] /= square.sqrt() + 1e-4
+    return scaled_BK
 
 
 def informative_rows(advantage_BK: Tensor, group: int) -> Tensor:

@@ -10,13 +10,15 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from posttrain.types import Episode
+from posttrain.rl.packing import Packed, fill, in_order, num_tokens, packed
+from posttrain.types import Episode, TokenIds
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Batch:
     """`ids` [B, T] right-padded; `turn` [B, T]: k for a token sampled in attempt k (from 1), 0 for everything else: prompts, instructions,
     given attempts, padding; `length` [B]; `sampler_logp` [B, T]: log-probability under the distribution it was drawn from, 0 where turn is.
+    `packed` is how a model reads the rows where not one by one.
     """
 
     ids: Tensor
@@ -24,6 +26,11 @@ class Batch:
     length: Tensor
     sampler_logp: Tensor
     num_attempts: int
+    packed: Packed | None = None
+
+    def tokens(self) -> list[TokenIds]:
+        """The rows without their padding."""
+        return [tuple(row[:length]) for row, length in zip(self.ids.tolist(), self.length.tolist())]
 
     def rows(self, index: Tensor) -> "Batch":
         """Some rows, cut to the longest of them."""
@@ -31,10 +38,30 @@ class Batch:
         cut = [tensor[index, :longest] for tensor in (self.ids, self.turn, self.sampler_logp)]
         return Batch(ids=cut[0], turn=cut[1], length=self.length[index], sampler_logp=cut[2], num_attempts=self.num_attempts)
 
-    def split(self, micro_batch: int) -> Iterator[tuple[Tensor, "Batch"]]:
-        """(row indices, rows) of at most `micro_batch` rows each, similar lengths together so that little is padding."""
-        for index in torch.argsort(self.length, stable=True).split(micro_batch):
-            yield index, self.rows(index)
+    def split(self, micro_tokens: int) -> Iterator[tuple[Tensor, "Batch"]]:
+        """(row indices, rows) of at most `micro_tokens` tokens, padding included, or of one row; similar lengths together."""
+        index: list[int] = []
+        for i in torch.argsort(self.length, stable=True).tolist():
+            if index and (len(index) + 1) * int(self.length[i]) > micro_tokens:
+                yield torch.tensor(index), self.rows(torch.tensor(index))
+                index = []
+            index.append(i)
+        yield torch.tensor(index), self.rows(torch.tensor(index))
+
+    def split_packed(self, micro_tokens: int, width: int, shares: bool = True) -> Iterator[tuple[Tensor, "Batch"]]:
+        """The same in sequences of at most `width` tokens, or of one row, with no padding within; what rows begin with in common is read
+        once, unless `shares` is False: then they only stand one after the other.
+        """
+        rows = self.tokens()
+        ordered = in_order(rows) if shares else [(row, 0) for row in range(len(rows))]
+        sequences = sorted(fill(rows, ordered, width), key=lambda sequence: num_tokens(rows, sequence))
+        num = max(1, micro_tokens // width)
+        for some in (sequences[start : start + num] for start in range(0, len(sequences), num)):
+            index = [row for sequence in some for row, _ in sequence]
+            number = {row: i for i, row in enumerate(index)}
+            renumbered = [[(number[row], shared) for row, shared in sequence] for sequence in some]
+            read = packed([rows[row] for row in index], renumbered, pad_id=rows[0][0], shares=shares)
+            yield torch.tensor(index), replace(self.rows(torch.tensor(index)), packed=read)
 
     def per_attempt(self, value_BT: Tensor) -> Tensor:
         """Sum of a per-token value over each attempt's tokens: [B, T] -> [B, K]."""

@@ -22,7 +22,7 @@ from pydantic import PositiveInt
 from safetensors import SafetensorError
 
 from posttrain.config import config
-from posttrain.rl.policy import Policy
+from posttrain.rl.policy import Gathered, Policy
 
 STEP = re.compile(r"step_\d+")
 UNFINISHED = re.compile(r"\.step_\d+\.tmp")
@@ -55,8 +55,12 @@ class Checkpoint:
     """Mean reward over the steps since the previous checkpoint, each attempt by its weight, without bonus or KL. None is never best."""
 
 
-def save(run: Path, policy: Policy, step: int, reward: float | None, cfg: CheckpointConfig) -> Checkpoint:
-    """Write a checkpoint, then drop what `cfg` does not keep. Raises `CheckpointError`; earlier checkpoints stay whole whatever happens."""
+def save(run: Path, policy: Policy, step: int, reward: float | None, cfg: CheckpointConfig, gathered: Gathered | None = None) -> Checkpoint:
+    """Write a checkpoint, then drop what `cfg` does not keep. Raises `CheckpointError`; earlier checkpoints stay whole whatever happens.
+
+    `gathered` is the policy's content where several ranks hold it, of whom only one is here.
+    """
+    weights, state = gathered or policy.gather()
     folder = run / "checkpoints"
     final = folder / f"step_{step:06d}"
     temporary = folder / f".{final.name}.tmp"
@@ -64,8 +68,8 @@ def save(run: Path, policy: Policy, step: int, reward: float | None, cfg: Checkp
         folder.mkdir(parents=True, exist_ok=True)
         shutil.rmtree(temporary, ignore_errors=True)
         temporary.mkdir()
-        policy.save(temporary)
-        torch.save(policy.training_state(), temporary / "training.pt")
+        policy.save(temporary, weights)
+        torch.save(state, temporary / "training.pt")
         (temporary / "state.json").write_text(json.dumps({"step": step, "reward": reward}) + "\n")
         _flush(temporary)
         shutil.rmtree(final, ignore_errors=True)
@@ -116,7 +120,7 @@ def tidy(run: Path, cfg: CheckpointConfig) -> None:
 def restore(checkpoint: Checkpoint, policy: Policy) -> None:
     """Put the policy where it was after that step."""
     try:
-        state: dict[str, Any] = torch.load(checkpoint.path / "training.pt", map_location=policy.device, weights_only=True)
+        state: dict[str, Any] = torch.load(checkpoint.path / "training.pt", map_location="cpu", weights_only=True)
         policy.restore(checkpoint.path, state)
     except (*FAULTS, LookupError, ValueError, EOFError, pickle.UnpicklingError) as error:
         reason = str(error).strip().splitlines()[:1] or [type(error).__name__]

@@ -4,6 +4,7 @@ Nothing of the loop here is ours. What TRL counts per process is set so that one
 of `samples` answers, one update.
 """
 
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -14,11 +15,22 @@ from posttrain.config import config
 from posttrain.run import RunFolder, keep_source
 from posttrain.sft.fit import load_model, progress, save
 from posttrain.tasks import TaskConfig, make_task
-from posttrain.types import Task
+from posttrain.tasks.decontaminate import note, training_set
+from posttrain.types import Problem, Task
 
 if TYPE_CHECKING:
     from datasets import Dataset
     from trl import GRPOConfig
+
+
+@config
+class Colocated:
+    """vLLM as TRL runs it, with TRL's own correction where its probabilities differ from the trainer's."""
+
+    max_model_len: PositiveInt
+    """Longest prompt plus completion, in tokens."""
+    gpu_memory_utilization: float = Field(default=0.35, gt=0, lt=1)
+    """Share of the GPU's memory for vLLM; the rest is for training."""
 
 
 @config
@@ -30,6 +42,8 @@ class Config:
     """Folder or hub id."""
     task: TaskConfig
     split: str = "train"
+    decontaminate: tuple[str, ...] | None = None
+    """Evaluation sets whose questions are not trained on: splits of the task, or suites' files. null: its own test split, [] none."""
     steps: PositiveInt
     problems_per_step: PositiveInt
     samples: int = Field(default=8, ge=2)
@@ -46,6 +60,12 @@ class Config:
     warmup_steps: int = Field(default=30, ge=0)
     micro_batch: PositiveInt = 256
     """Answers per forward and backward pass; `problems_per_step * samples` must be a multiple of it."""
+    precision: Literal["float32", "bf16_autocast"] = "float32"
+    """bf16_autocast computes in bfloat16 on float32 weights, for models of billions."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+    vllm: Colocated | None = None
+    """vLLM samples, beside the trainer on its GPU; null: transformers' generate."""
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -65,12 +85,14 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     if (out / "model" / "config.json").exists():
         return 0
     folder.forget_after(-1)
+    task, clean = make_task(cfg.task), training_set(cfg.task, cfg.split, cfg.decontaminate)
+    note(folder, clean)
     model, tokenizer = load_model(cfg.model)
     trainer = GRPOTrainer(
         model=model,
         args=settings(cfg, folder.path / "trainer"),
-        reward_funcs=Reward(task, cfg.split),
-        train_dataset=questions(task, cfg.split),
+        reward_funcs=Reward(task, clean.problems),
+        train_dataset=questions(task, clean.problems),
         processing_class=tokenizer,
         callbacks=[progress(cfg.steps, folder, keep=partial(_figures, cfg.problems_per_step * cfg.samples))],
     )
@@ -85,23 +107,24 @@ class Reward:
 
     __name__ = "correct"
 
-    def __init__(self, task: Task, split: str) -> None:
-        self.task, self.problems = task, task.load(split)
+    def __init__(self, task: Task, problems: Sequence[Problem]) -> None:
+        self.task, self.problems = task, problems
 
     def __call__(self, completions: list[list[dict[str, str]]], number: list[int], **_: Any) -> list[float | None]:
         verdicts = self.task.grade([(self.problems[n], turns[0]["content"]) for n, turns in zip(number, completions)])
         return [float(verdict.correct) if verdict.scored else None for verdict in verdicts]
 
 
-def questions(task: Task, split: str) -> "Dataset":
-    """The split as TRL wants it: the messages of each question, and the number of its problem."""
+def questions(task: Task, problems: Sequence[Problem]) -> "Dataset":
+    """The problems as TRL wants them: the messages of each question, and the number of its problem."""
     from datasets import Dataset
 
-    asked = [[{"role": m.role, "content": m.content} for m in task.ask(problem)] for problem in task.load(split)]
+    asked = [[{"role": m.role, "content": m.content} for m in task.ask(problem)] for problem in problems]
     return Dataset.from_dict({"prompt": asked, "number": list(range(len(asked)))})
 
 
 def settings(cfg: Config, folder: Path) -> "GRPOConfig":
+    import torch
     from trl import GRPOConfig
 
     answers = cfg.problems_per_step * cfg.samples
@@ -120,8 +143,13 @@ def settings(cfg: Config, folder: Path) -> "GRPOConfig":
         lr_scheduler_type="constant_with_warmup",
         warmup_steps=cfg.warmup_steps,
         seed=cfg.seed,
-        bf16=False,
-        gradient_checkpointing=False,
+        bf16=cfg.precision == "bf16_autocast",
+        use_cpu=not torch.cuda.is_available(),
+        gradient_checkpointing=cfg.gradient_checkpointing,
+        use_vllm=cfg.vllm is not None,
+        vllm_mode="colocate",
+        vllm_max_model_length=cfg.vllm.max_model_len if cfg.vllm else None,
+        vllm_gpu_memory_utilization=cfg.vllm.gpu_memory_utilization if cfg.vllm else 0.0,
         logging_steps=1,
         save_strategy="no",
         report_to=[],

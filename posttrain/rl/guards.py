@@ -24,20 +24,20 @@ class GuardConfig:
     most_unscored: float = 0.5
     """At a step where it fails on more than this share, the run stops: what is left is no fair sample of the policy's attempts."""
     gap: float = 0.05
-    """Mean |log-probability of the engine - of the trainer| per sampled token."""
+    """Mean |log-probability of the engine - of the trainer| per sampled token, at any step: weights that did not arrive show at once."""
 
 
 def alarms(history: Sequence[dict[str, Any]], cfg: GuardConfig) -> dict[str, str]:
     """Name -> what is wrong, for the run so far. `history` holds one metrics row per step, oldest first."""
+    found = _gaps(history[-1], cfg.gap) if history else {}
     if len(history) < 2 * cfg.window:
-        return {}
+        return found
     first, last = history[: cfg.window], history[-cfg.window :]
 
     def mean(rows: Sequence[dict[str, Any]], key: str) -> float:
         return sum(row[key] for row in rows) / len(rows)
 
     attempts = [k for k in range(1, 100) if f"train/acc_t{k}" in last[0]]
-    found = {}
     before, now = mean(first, "train/acc_t1"), mean(last, "train/acc_t1")
     if now < before - cfg.first_drop:
         found["sabotage"] = f"attempt 1 fell from {before:.1%} to {now:.1%}: is it paid to fail? raise kl.coef[0], check weight and bonus"
@@ -47,10 +47,13 @@ def alarms(history: Sequence[dict[str, Any]], cfg: GuardConfig) -> dict[str, str
     for k in attempts:
         if (share := mean(last, f"train/clip_t{k}")) > cfg.clipped:
             found[f"clipped_t{k}"] = f"{share:.0%} of attempts {k} are cut at max_tokens: raise sampling.max_tokens"
-        if (gap := mean(last, f"train/gap_t{k}")) > cfg.gap:
-            found[f"gap_t{k}"] = (
-                f"engine and trainer differ by {gap:.3f} nats per token in attempt {k}: set importance_cap, check precision"
-            )
     if (share := mean(last, "train/unscored")) > cfg.unscored:
         found["unscored"] = f"the grader failed on {share:.1%} of episodes: read `why` in the episodes folder"
     return found
+
+
+def _gaps(row: dict[str, Any], most: float) -> dict[str, str]:
+    """The attempts of one step whose tokens engine and trainer do not find equally likely."""
+    gaps = {key.removeprefix("train/"): gap for key, gap in row.items() if key.startswith("train/gap_t") and gap > most}
+    says = "engine and trainer differ by {:.3f} nats per token in attempt {}: set importance_cap, check precision"
+    return {name: says.format(gap, name.removeprefix("gap_t")) for name, gap in gaps.items()}

@@ -19,6 +19,7 @@ from posttrain.prompting.chat import ChatFormat
 from posttrain.rl import checkpoint
 from posttrain.rl.guards import alarms
 from posttrain.rl.policy import Policy
+from posttrain.rl.ranks import ALONE, OtherRankError, Ranks
 from posttrain.rl.recipe import Config
 from posttrain.rl.tracking import tracking
 from posttrain.rollout.problems import draw_problems
@@ -53,6 +54,7 @@ class Learner:
     given: FirstAttempts = field(default_factory=lambda: MappingProxyType({}))
     """First attempts to start training episodes from, in place of the policy's own, and the chance of each episode to do so."""
     given_share: float = 0.0
+    ranks: Ranks = ALONE
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -68,15 +70,20 @@ class Run:
 
 def run_steps(run: Run, step: Step, look: Look) -> int:
     """Steps `run.start + 1` to the last, `look` at what is held out now and then; returns the exit code."""
-    cfg, policy, folder, held_out = run.learner.cfg, run.learner.policy, run.folder, run.held_out
+    cfg, policy, ranks, folder, held_out = run.learner.cfg, run.learner.policy, run.learner.ranks, run.folder, run.held_out
     name = folder.path.name
+    say = tqdm.write if ranks.first else _silence
+    if ranks.num > 1:
+        say(f"{name}: {ranks.num} ranks ({ranks.kind}, {policy.sharding.name})")
     history = [row for row in folder.metrics() if row["step"] > 0]
     told: set[str] = set()
-    with tracking(cfg.tracker, folder, cfg) as track, _Sigterm() as sigterm, progress_bar(cfg.steps, name, "step", run.start) as bar:
+    tracker, steps = cfg.tracker if ranks.first else "none", progress_bar(cfg.steps, name, "step", run.start, shown=ranks.first)
+    with tracking(tracker, folder, cfg) as track, _Sigterm() as sigterm, steps as bar:
         if run.start == 0 and held_out:
             with _faults_told(folder, 0, held_out):
                 first = look(held_out)
-                folder.log(0, first)
+                if ranks.first:
+                    folder.log(0, first)
                 track(0, first)
         for number in range(run.start + 1, cfg.steps + 1):
             last, drawn = number == cfg.steps, draw_problems(run.problems, cfg.problems_per_step, number, cfg.seed)
@@ -85,21 +92,26 @@ def run_steps(run: Run, step: Step, look: Look) -> int:
                 if held_out and (last or number % cfg.validation.every == 0):
                     figures |= look(held_out)
                 history.append(figures)
-                folder.log(number, figures)
+                if ranks.first:
+                    folder.log(number, figures)
                 track(number, figures)
-                stops = sigterm.came and not last  # asked once: a signal from here on is for the next step, which then is saved
+                stops = ranks.any(sigterm.came) and not last  # asked once: a signal from here on is for the next step, which then is saved
                 if last or stops or number % cfg.checkpoint.every == 0:
-                    write_episodes(folder.path / "episodes" / f"step_{number:06d}.jsonl", episodes)
-                    checkpoint.save(folder.path, policy, number, _reward_since_checkpoint(history, number, cfg), cfg.checkpoint)
+                    gathered = policy.gather(keep=ranks.first)
+                    with ranks.together():
+                        if ranks.first:
+                            reward = _reward_since_checkpoint(history, number, cfg)
+                            write_episodes(folder.path / "episodes" / f"step_{number:06d}.jsonl", episodes)
+                            checkpoint.save(folder.path, policy, number, reward, cfg.checkpoint, gathered)
             for what, text in alarms(history, cfg.guards).items():
                 if what not in told:
-                    tqdm.write(f"{name}: step {number}: WARNING: {text}")
+                    say(f"{name}: step {number}: WARNING: {text}")
                 told.add(what)
             said = [f"{key[10:]} {value:.1%}" for key, value in figures.items() if key.startswith("train/acc_")]
             bar.set_postfix_str(" ".join([*said, *(f"[{what}]" for what in told)]), refresh=False)
             bar.update()
             if stops:
-                tqdm.write(f"{name}: stopped by SIGTERM after step {number}; its checkpoint is written, --resume goes on from there")
+                say(f"{name}: stopped by SIGTERM after step {number}; its checkpoint is written, --resume goes on from there")
                 return INTERRUPTED
     return 0
 
@@ -117,11 +129,15 @@ def _faults_told(folder: RunFolder, step: int, problems: Sequence[Problem]) -> I
     """What goes wrong inside is told with the step, its problems, and where the run can go on from."""
     try:
         yield
-    except (TrainingError, FloatingPointError, EngineError, NothingScored, OSError, torch.OutOfMemoryError) as error:
+    except (TrainingError, FloatingPointError, EngineError, OtherRankError, NothingScored, OSError, torch.OutOfMemoryError) as error:
         names = ", ".join(problem.id for problem in problems[:4]) + (", ..." if len(problems) > 4 else "")
         good = checkpoint.latest(folder.path)
         stands = f"the last checkpoint is {good.path}, --resume goes on from it" if good else "there is no checkpoint yet"
         raise TrainingError(f"{folder.path}: step {step}, problems {names}: {error}; {stands}") from error
+
+
+def _silence(text: str) -> None:
+    pass
 
 
 class _Sigterm:

@@ -2,20 +2,29 @@
 
 import contextlib
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from posttrain.config import ConfigError, config
 from posttrain.rl.batch import Batch
+from posttrain.rl.head import chosen_logprobs, plain_head, without_adapter
+from posttrain.rl.packing import cheapest_width
+from posttrain.rl.ranks import ALONE, Ranks
+from posttrain.rl.sharding import AdamArguments, FullySharded, Kind, Replicated, Sharding, fully_sharded
 from posttrain.run import seed_for
+from posttrain.sampling.reader import attention_mask, can_share
 from posttrain.sampling.weights import merged_weights
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+
+Gathered: TypeAlias = tuple[dict[str, Tensor], dict[str, Any]]
+"""Weights by checkpoint name, and what else a resumed run needs."""
 
 
 @config
@@ -39,7 +48,15 @@ class PolicyConfig:
     """bf16_autocast computes in bfloat16 on float32 weights: with a learning rate of 1e-6 bfloat16 weights would round updates away."""
     gradient_checkpointing: bool = False
     """Recompute activations in the backward pass: less memory, about a third more time."""
+    attention: Literal["sdpa", "flash_attention_2"] = "sdpa"
+    """flash_attention_2 needs the flash-attn package, a GPU and bf16_autocast; rows of many lengths are then read without padding."""
     device: Literal["auto", "cpu", "cuda"] = "auto"
+    shard: Kind = "replicated"
+    """What several ranks share out among them (`rl/sharding.py`): less memory for more traffic. Results do not depend on it."""
+
+    def __post_init__(self) -> None:
+        if self.attention != "sdpa" and self.precision != "bf16_autocast":
+            raise ValueError(f"attention {self.attention} computes in 16 bits only: set precision to bf16_autocast, or attention to sdpa")
 
 
 @config
@@ -86,80 +103,132 @@ class Policy:
         *,
         temperature: float,
         autocast: bool = False,
+        ranks: Ranks = ALONE,
+        shard: Kind = "replicated",
     ) -> None:
         """`reference` None means the adapter switched off, and is only right if the model without it *is* the reference."""
         self.model, self.reference, self.tokenizer = model, reference, tokenizer
         self.optim, self.temperature, self.autocast = optim, temperature, autocast
-        self.trainable = [p for p in model.parameters() if p.requires_grad]
-        fused = self.device.type == "cuda"
-        self.optimizer = torch.optim.AdamW(
-            self.trainable, lr=optim.lr, betas=optim.betas, eps=optim.eps, weight_decay=optim.weight_decay, fused=fused
-        )
+        self._plain = {id(each): plain_head(each) is not None for each in (model, reference) if each is not None}
+        core = without_adapter(model)
+        self._read_weights = sum(layer.numel() for layer in core.base_model.parameters()) - core.get_input_embeddings().weight.numel()
+        adam = {"lr": optim.lr, "betas": optim.betas, "eps": optim.eps, "weight_decay": optim.weight_decay, "fused": True}
+        self.sharding = _sharding(shard, model, adam, ranks, optim.max_grad_norm, autocast)
+        self._reference_inside = fully_sharded(reference, ranks) if reference is not None and shard in ("fsdp2", "zero3") else None
         self.step = 0
+
+    @property
+    def trainable(self) -> list[torch.nn.Parameter]:
+        return self.sharding.trainable
+
+    @property
+    def whole(self) -> bool:
+        """Whether this process holds every weight, so that an engine may sample from the very module."""
+        return self.sharding.name in ("replicated", "zero2")
 
     @property
     def device(self) -> torch.device:
         return next(self.model.parameters()).device
 
+    def split(self, batch: Batch, micro_tokens: int) -> list[tuple[Tensor, Batch]]:
+        """The batch in micro-batches, (row indices, rows), as they are read fastest: packed where rows begin alike, else by length.
+
+        Flash attention reads rows that stand one after the other without padding and without a mask.
+        """
+        core = without_adapter(self.model)
+        if str(core.config._attn_implementation).startswith("flash"):
+            return list(batch.split_packed(micro_tokens, width=micro_tokens, shares=False))
+        if can_share(core) and (self.reference is None or can_share(self.reference)):
+            config = core.config.get_text_config()
+            width = cheapest_width(batch.tokens(), self._read_weights, 2 * config.num_hidden_layers * config.hidden_size, micro_tokens)
+            if width is not None:
+                return list(batch.split_packed(micro_tokens, width))
+        return list(batch.split(micro_tokens))
+
     def logprobs(self, batch: Batch) -> Tensor:
-        """Log-probability of each token given those before it, [B, T]; 0 at position 0."""
-        return self._logprobs(self.model, batch)
+        """Log-probability of each sampled token given those before it, [B, T]; 0 where `turn` is."""
+        return self.sharding.inside(lambda: self._logprobs(self.model, batch))
 
     @torch.no_grad()
     def reference_logprobs(self, batch: Batch) -> Tensor:
         """The same under the reference."""
+        if self._reference_inside is not None:
+            return self._reference_inside(lambda: self._logprobs(self.reference, batch))
         if self.reference is not None:
             return self._logprobs(self.reference, batch)
         with self.model.disable_adapter():
-            return self._logprobs(self.model, batch)
+            return self.logprobs(batch)
+
+    def keep_step(self, idle: Sequence[tuple[Tensor, Batch]], *, learns: bool) -> None:
+        """Read these without effect, as ranks that gather weights or gradients from each other wait for those that have no more to do."""
+        for _, micro in idle if self.sharding.name != "replicated" else ():
+            if learns:
+                self.backward(0 * self.logprobs(micro).sum())
+            else:
+                self.reference_logprobs(micro)
 
     def _logprobs(self, model: "PreTrainedModel", batch: Batch) -> Tensor:
-        """Rows are padded on the right, where a causal model cannot look, so no attention mask is needed."""
-        ids_BT = batch.ids.to(self.device)
-        bf16 = torch.autocast(self.device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
+        """Only tokens that were sampled need logits; one that several rows share needs them once."""
+        core, device = without_adapter(model), self.device
+        sampled_BT = batch.turn > 0
+        if batch.packed is None:  # padded on the right, where a causal model cannot look, so no mask is needed
+            ids, node_BT = batch.ids.to(device), torch.arange(batch.ids.numel()).view_as(batch.ids)
+            read = {"input_ids": ids}
+        else:
+            packed = batch.packed.to(device)
+            ids, node_BT = packed.ids, batch.packed.node
+            mask = attention_mask(core, packed.seen(), packed.position, packed.position) if packed.shares else None
+            read = {"input_ids": ids, "position_ids": packed.position, "attention_mask": mask}
+        node_N, back_S = node_BT[sampled_BT].unique(return_inverse=True)
+        before_N = torch.empty_like(node_N)
+        before_N[back_S] = node_BT[:, :-1][sampled_BT[:, 1:]]
+        token_N = ids.flatten()[node_N.to(device)]
+        bf16 = torch.autocast(device.type, torch.bfloat16) if self.autocast else contextlib.nullcontext()
         with bf16:
-            logits_BTV = model(input_ids=ids_BT, use_cache=False).logits[:, :-1]
-        logits_BTV = logits_BTV.float() / self.temperature
-        chosen_BT = logits_BTV.gather(2, ids_BT[:, 1:, None]).squeeze(2)
-        return torch.nn.functional.pad(chosen_BT - logits_BTV.logsumexp(2), (1, 0)).cpu()
+            if self._plain[id(model)]:
+                hidden_ND = core.base_model(**read, use_cache=False).last_hidden_state.flatten(0, 1)[before_N.to(device)]
+                logp_N = chosen_logprobs(hidden_ND, core.get_output_embeddings().weight, token_N, self.temperature)
+            else:
+                logits_NV = core(**read, use_cache=False).logits.flatten(0, 1)[before_N.to(device)].float() / self.temperature
+                logp_N = logits_NV.log_softmax(1).gather(1, token_N[:, None])[:, 0]
+        return torch.zeros(batch.ids.shape).masked_scatter(sampled_BT, logp_N.cpu()[back_S])
 
     def weights(self) -> Iterator[tuple[str, Tensor]]:
-        """Every weight under its checkpoint name, adapters merged in float32."""
-        return merged_weights(self.model)
+        """Every weight, whole, under its checkpoint name, adapters merged in float32. All ranks read them, or none."""
+        return merged_weights(self.model, self.sharding.whole)
 
     def backward(self, loss: Tensor) -> None:
-        loss.backward()
+        self.sharding.backward(loss)
 
     def update(self) -> dict[str, float]:
-        """One optimizer step from the accumulated gradients; returns the gradient norm before clipping and the learning rate."""
+        """One optimizer step from the gradients of all ranks; returns their norm before clipping and the learning rate."""
         self.step += 1
         lr = learning_rate(self.optim, self.step)
-        for group in self.optimizer.param_groups:
-            group["lr"] = lr
-        norm = torch.nn.utils.clip_grad_norm_(self.trainable, self.optim.max_grad_norm)
-        if not torch.isfinite(norm):
-            raise FloatingPointError(f"the gradient norm is {norm.item()}")
-        self.optimizer.step()
-        self.optimizer.zero_grad(set_to_none=True)
-        return {"grad_norm": norm.item(), "lr": lr}
+        return {"grad_norm": self.sharding.step(lr, self.optim.max_grad_norm), "lr": lr}
 
-    def save(self, folder: Path) -> None:
+    def gather(self, keep: bool = True) -> Gathered:
+        """What a checkpoint holds, in host memory, nothing where another rank is to `keep` it. All ranks gather, or none."""
+        state = self.training_state(keep)
+        weights = {name: tensor.cpu() for name, tensor in self.weights() if keep}
+        return weights, state if keep else {}
+
+    def save(self, folder: Path, weights: dict[str, Tensor] | None = None) -> None:
         """The merged model and its tokenizer, loadable by plain `from_pretrained`."""
         plain = self.model.get_base_model() if hasattr(self.model, "get_base_model") else self.model
-        plain.save_pretrained(folder, state_dict=dict(self.weights()))
+        plain.save_pretrained(folder, state_dict=dict(self.weights()) if weights is None else weights)
         self.tokenizer.save_pretrained(folder)
 
-    def training_state(self) -> dict[str, Any]:
+    def training_state(self, keep: bool = True) -> dict[str, Any]:
         """What `save` leaves out and a resumed run needs."""
-        adapter = {n: p.detach() for n, p in self.model.named_parameters() if p.requires_grad} if self._adapted else {}
-        return {"step": self.step, "optimizer": self.optimizer.state_dict(), "adapter": adapter}
+        learnt = [(name, parameter) for name, parameter in self.model.named_parameters() if parameter.requires_grad and self._adapted]
+        adapter = {name: self.sharding.whole(parameter).detach() for name, parameter in learnt}
+        return {"step": self.step, "optimizer": self.sharding.optimizer_state(keep), "adapter": adapter}
 
     def restore(self, folder: Path, state: dict[str, Any]) -> None:
         """Take up a checkpoint: weights from `folder` or, with an adapter, the adapter from `state`."""
         from transformers import AutoModelForCausalLM
 
         self.step = state["step"]
-        self.optimizer.load_state_dict(state["optimizer"])
         if self._adapted:
             stored = state["adapter"]
         else:
@@ -167,28 +236,41 @@ class Policy:
         with torch.no_grad():
             for name, parameter in self.model.named_parameters():
                 if parameter.requires_grad:
-                    parameter.copy_(stored[name])
+                    self.sharding.fill(parameter, stored[name])
+        self.sharding.load_optimizer_state(state["optimizer"])
 
     @property
     def _adapted(self) -> bool:
         return hasattr(self.model, "disable_adapter")
 
 
-def load_policy(model: str, reference: str | None, cfg: PolicyConfig, optim: OptimConfig, temperature: float, seed: int = 0) -> Policy:
+def load_policy(
+    model: str,
+    reference: str | None,
+    cfg: PolicyConfig,
+    optim: OptimConfig,
+    temperature: float,
+    seed: int = 0,
+    ranks: Ranks = ALONE,
+) -> Policy:
     """The policy from a folder or hub id; `reference` null means the model as it is now; an adapter's first weights come from `seed`.
 
     Raises `ConfigError` where loading fails.
     """
     from transformers import AutoTokenizer
 
+    if cfg.shard != "replicated" and ranks.num == 1:
+        raise ConfigError(f"policy.shard: {cfg.shard} shares out among several ranks, and this is one process: start it with torchrun")
     device = ("cuda" if torch.cuda.is_available() else "cpu") if cfg.device == "auto" else cfg.device
-    policy = _load(model, "model").to(device)
+    if cfg.shard == "fsdp2":  # which moves each rank's part by itself: the whole may be larger than a GPU
+        device = "cpu"
+    policy = _load(model, "model", cfg.attention).to(device)
     tokenizer = AutoTokenizer.from_pretrained(model)
     if len(tokenizer) > policy.get_input_embeddings().num_embeddings:
         found, expected = len(tokenizer), policy.get_input_embeddings().num_embeddings
         raise ConfigError(f"{model}: the tokenizer has {found} tokens, the model embeds only {expected}; use the model's own tokenizer")
     own_reference = cfg.lora is None or reference is not None
-    frozen = _load(reference or model, "reference").to(device).requires_grad_(False).eval() if own_reference else None
+    frozen = _load(reference or model, "reference", cfg.attention).to(device).requires_grad_(False).eval() if own_reference else None
     if frozen is not None and (known := frozen.get_input_embeddings().num_embeddings) < len(tokenizer):
         raise ConfigError(
             f"reference: {reference!r} has {known} tokens, the model's tokenizer {len(tokenizer)}; expected a model of the same tokenizer"
@@ -200,16 +282,27 @@ def load_policy(model: str, reference: str | None, cfg: PolicyConfig, optim: Opt
     if cfg.lora is not None:
         policy = _with_adapter(policy, cfg.lora, seed)
     _set_modes(policy)
-    return Policy(policy, frozen, tokenizer, optim, temperature=temperature, autocast=cfg.precision == "bf16_autocast")
+    autocast = cfg.precision == "bf16_autocast"
+    return Policy(policy, frozen, tokenizer, optim, temperature=temperature, autocast=autocast, ranks=ranks, shard=cfg.shard)
 
 
-def _load(name: str, role: str) -> "PreTrainedModel":
+def _sharding(shard: Kind, model: "PreTrainedModel", adam: AdamArguments, ranks: Ranks, max_norm: float, autocast: bool) -> Sharding:
+    if shard == "replicated":
+        return Replicated(model, adam, ranks)
+    if shard == "fsdp2":
+        return FullySharded(model, adam, ranks)
+    from posttrain.rl.zero import ZeRO
+
+    return ZeRO(model, adam, ranks, stage=2 if shard == "zero2" else 3, max_norm=max_norm, autocast=autocast)
+
+
+def _load(name: str, role: str, attention: str) -> "PreTrainedModel":
     from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     try:
-        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32)
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
+        return AutoModelForCausalLM.from_pretrained(name, dtype=torch.float32, attn_implementation=attention)
+    except (OSError, ValueError, RuntimeError, ImportError, SafetensorError) as error:
         reason = str(error).strip().splitlines()[0]
         raise ConfigError(f"{role}: cannot load {name!r}: {reason}; expected a model folder or a hub id") from None
 

@@ -17,7 +17,8 @@ from posttrain.tasks import TaskConfig
 
 COSTS = (  # keys of speed and memory that change results by rounding at most: a resumed run may have others
     *(f"engine.{key}" for key in ("timeout_s", "gpu_memory_utilization", "kv_cache_gib", "enforce_eager", "max_rows", "max_cache_tokens")),
-    *("micro_batch", "policy.gradient_checkpointing", "checkpoint.keep", "tracker"),
+    *(f"engine.{key}" for key in ("url", "push", "push_folder", "push_port", "concurrency", "retries")),
+    *("micro_tokens", "policy.gradient_checkpointing", "policy.shard", "checkpoint.keep", "tracker"),
 )
 
 
@@ -80,6 +81,8 @@ class Config:
     task: TaskConfig
     split: str = "train"
     """Which of the task's splits to train on."""
+    decontaminate: tuple[str, ...] | None = None
+    """Evaluation sets whose questions are not trained on: splits of the task, or suites' files. null: its own test split, [] none."""
     steps: PositiveInt
     """Updates. The paper gives 3000 (MATH) over both stages and not how they are divided."""
     problems_per_step: PositiveInt
@@ -109,8 +112,8 @@ class Config:
     engine: EngineConfig = HFEngineConfig()
     policy: PolicyConfig = PolicyConfig()
     optim: OptimConfig
-    micro_batch: PositiveInt = 64
-    """Episodes per forward and backward pass: memory only, the update does not depend on it."""
+    micro_tokens: PositiveInt = 4096
+    """Tokens per forward and backward pass, padding included, and at least one episode: memory only, the update does not depend on it."""
     checkpoint: CheckpointConfig = CheckpointConfig()
     validation: ValidationConfig = ValidationConfig()
     guards: GuardConfig = GuardConfig()
@@ -141,4 +144,9 @@ class Config:
         if self.shared_first and self.kl.coef[0] and self.kl.estimator == "k1_in_reward":
             raise ValueError("shared_first: a KL in the reward cancels for a shared attempt 1; set kl.estimator to k2_in_loss")
         if self.engine.kind == "server":
-            raise ValueError("engine: a server's weights cannot be pushed to; train with hf or vllm")
+            if not self.engine.token_ids:
+                raise ValueError("engine.token_ids: training needs the ids that were sampled; found false, expected true and vLLM's server")
+            if self.sampling.temperature != 1:
+                raise ValueError(
+                    f"sampling.temperature: found {self.sampling.temperature}, expected 1, at which a server tells log-probabilities"
+                )

@@ -16,10 +16,13 @@ reuse of episodes: one update, then new samples from the new policy.
 """
 
 import contextlib
+import math
 import time
-from collections.abc import Iterator, Sequence
+import uuid
+from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypeAlias
 
 import torch
 from torch import Tensor
@@ -34,34 +37,47 @@ from posttrain.rl.batch import collate
 from posttrain.rl.loop import Figures, History, Learner, Run, TrainingError, run_steps
 from posttrain.rl.loss import kl_estimate, kl_loss, reinforce
 from posttrain.rl.policy import load_policy
+from posttrain.rl.ranks import OtherRankError, join, leave
 from posttrain.rl.recipe import COSTS, Config
 from posttrain.rl.reward import returns_to_go, rewards, sampled_attempts, shaped_reward
 from posttrain.rl.tracking import check_tracker
-from posttrain.rollout.self_correct import FirstAttempts, Rollout, first_attempts, self_correct
+from posttrain.rollout.self_correct import FirstAttempts, Rollout, RolloutFunction, first_attempts, self_correct
 from posttrain.rollout.store import read_episodes
 from posttrain.run import RunFolder, keep_source
 from posttrain.sampling.engine import open_engine
 from posttrain.tasks import make_task
+from posttrain.tasks.decontaminate import note, training_set
 from posttrain.types import EngineError, Episode, Problem, Sampling
+
+Credit: TypeAlias = Callable[[Tensor, Tensor, Tensor, Config], Tensor]
+"""(rewards, KL penalties, which entries count, recipe) -> advantages, all [B, K]: `credit`, or another method's own."""
 
 
 def score_step(learner: Learner, problems: Sequence[Problem], step: int, history: History = ()) -> tuple[list[Episode], Figures]:
     """One update: sample, grade, credit each attempt, move. Returns the episodes and the step's figures."""
-    policy, cfg = learner.policy, learner.cfg
-    clock = _Clock()
-    learner.engine.load_weights(policy.weights())
+    clock, cfg = Clock(), learner.cfg
+    push(learner)
     clock.lap("push_s")
     episodes = sample(learner, problems, samples=cfg.samples, seed=cfg.seed, step=step)
+    clock.lap("rollout_s")
+    figures = improve(learner, episodes, credit, history)
+    told = metrics.training_row([e for e in episodes if not e.turns[0].given] or episodes, "train/")
+    return episodes, {**told, **figures, **clock.laps}
+
+
+def improve(learner: Learner, episodes: Sequence[Episode], credit: Credit, history: History = ()) -> Figures:
+    """The policy, moved by one update on graded episodes; returns what is to be told of it, per attempt where that makes sense."""
+    clock, policy, cfg, ranks = Clock(), learner.policy, learner.cfg, learner.ranks
     reward_BK, scored_B = rewards(episodes)
     failed, most = 1 - float(scored_B.float().mean()), cfg.guards.most_unscored
     if failed > most:
         said = f"the grader failed on {failed:.0%} of {len(episodes)} episodes, more than guards.most_unscored = {most:.0%}"
         raise TrainingError(f"{said}; the first says {_first_failure(episodes)!r}")
     batch = collate(episodes, policy.tokenizer.pad_token_id or 0)
-    clock.lap("rollout_s")
-    with torch.no_grad():
-        micros = [(index, policy.reference_logprobs(micro)) for index, micro in batch.split(cfg.micro_batch)]
-    reference_BT = _scatter(micros, like=batch.sampler_logp)
+    micros, idle = ranks.deal(policy.split(batch, cfg.micro_tokens))
+    found = [(index, policy.reference_logprobs(micro)) for index, micro in micros]
+    policy.keep_step(idle, learns=False)
+    reference_BT = ranks.sum(_scatter(found, like=batch.sampler_logp))
     clock.lap("reference_s")
 
     coef_K = torch.tensor(kl_coefficients(cfg.kl.coef, cfg.kl.target, history))
@@ -70,24 +86,26 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int, history
     advantage_BK = credit(reward_BK, coef_K * kl_BK, counts_BK, cfg)
     rows_K = informative_rows(advantage_BK, cfg.samples)
 
-    total_loss, micros = 0.0, []
-    for index, micro in batch.split(cfg.micro_batch):
+    total_loss, found = 0.0, []
+    for index, micro in micros:
         logp_BT = policy.logprobs(micro)
         loss = reinforce(logp_BT, advantage_BK[index], micro, rows_K, cfg.importance_cap)
         loss = loss + kl_loss(logp_BT, reference_BT[index, : micro.ids.shape[1]], micro, coef_K, len(episodes), cfg.kl.estimator)
-        if not torch.isfinite(loss):
-            raise TrainingError(f"the loss is {loss.item()}")
         policy.backward(loss)
         total_loss += loss.item()
-        micros.append((index, logp_BT.detach()))
+        found.append((index, logp_BT.detach()))
+    policy.keep_step(idle, learns=True)
+    total_loss = float(ranks.sum(torch.tensor(total_loss, dtype=torch.float64)))
+    if not math.isfinite(total_loss):
+        raise TrainingError(f"the loss is {total_loss}")
     update = policy.update()
     clock.lap("update_s")
-    gap_BT = (_scatter(micros, like=batch.sampler_logp) - batch.sampler_logp).abs()
+    gap_BT = (ranks.sum(_scatter(found, like=batch.sampler_logp)) - batch.sampler_logp).abs()
     tokens_K = batch.per_attempt(torch.ones_like(gap_BT)).sum(0)
-    figures = {
-        **metrics.training_row([e for e in episodes if not e.turns[0].given] or episodes, "train/"),
+    return {
         **_by_attempt("train/kl", kl_BK.sum(0) / counts_BK.sum(0).clamp(min=1)),
         **_by_attempt("train/kl_coef", coef_K),
+        **_by_attempt("train/cached", metrics.cached_share(episodes)),
         **_by_attempt("train/gap", batch.per_attempt(gap_BT).sum(0) / tokens_K.clamp(min=1)),
         **_by_attempt("train/zero_variance", zero_variance_share(leave_one_out(reward_BK, cfg.samples, scored_B), cfg.samples)),
         "train/reward": float((reward_BK[scored_B] * torch.tensor(cfg.weight)).sum(1).mean()),
@@ -97,7 +115,6 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int, history
         **{f"train/{name}": value for name, value in update.items()},
         **clock.laps,
     }
-    return episodes, figures
 
 
 def credit(reward_BK: Tensor, penalty_BK: Tensor, counts_BK: Tensor, cfg: Config) -> Tensor:
@@ -113,12 +130,15 @@ def credit(reward_BK: Tensor, penalty_BK: Tensor, counts_BK: Tensor, cfg: Config
     return standardise(advantage_BK, shaped_BK, cfg.samples, counts_BK) if cfg.standardise else advantage_BK
 
 
-def sample(learner: Learner, problems: Sequence[Problem], *, samples: int, seed: int, step: int) -> list[Episode]:
+def sample(
+    learner: Learner, problems: Sequence[Problem], *, samples: int, seed: int, step: int, by: RolloutFunction = self_correct
+) -> list[Episode]:
     """Episodes from the engine's current weights; every draw is seeded by (seed, step, problem, sample, attempt).
 
-    Only training steps (from 1) take given first attempts: what is held out is always the policy's own.
+    Each rank samples its own problems, and all get all episodes, in problem order. Only training steps (from 1) take given first
+    attempts: what is held out is always the policy's own.
     """
-    cfg = learner.cfg
+    cfg, own = learner.cfg, learner.ranks.share(problems)
     how = Rollout(
         sampling=Sampling(max_tokens=cfg.sampling.max_tokens, temperature=cfg.sampling.temperature),
         attempts=len(cfg.weight),
@@ -129,12 +149,25 @@ def sample(learner: Learner, problems: Sequence[Problem], *, samples: int, seed:
         seed=seed,
         step=step,
     )
-    return self_correct(problems, learner.task, learner.engine, learner.chat, how)
+    with learner.ranks.together():
+        episodes = by(own, learner.task, learner.engine, learner.chat, how) if own else []
+    return learner.ranks.gather(episodes)
+
+
+def push(learner: Learner) -> None:
+    """Give the engines the policy's weights: from here on they sample from it."""
+    weights = learner.policy.weights()
+    with learner.ranks.together():
+        try:
+            learner.engine.load_weights(weights)
+        finally:
+            for _ in weights:  # what is left of them where the engine failed: other ranks may wait to gather it
+                pass
 
 
 def validate(learner: Learner, held_out: Sequence[Problem]) -> dict[str, float]:
     """The figures of the current policy on held-out problems; the seeds of the draws are the same at every look."""
-    learner.engine.load_weights(learner.policy.weights())
+    push(learner)
     episodes = sample(learner, held_out, samples=learner.cfg.validation.samples, seed=learner.cfg.seed + 1, step=0)
     return metrics.training_row(episodes, "val/")
 
@@ -148,32 +181,50 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
 @contextlib.contextmanager
 def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
     """Everything that a run needs, restored from its last checkpoint under `resume`; the engine is closed at the end."""
+    ranks = join(cfg.policy.device)
     check_tracker(cfg.tracker)
     task = make_task(cfg.task)
-    problems = task.load(cfg.split)
+    clean = training_set(cfg.task, cfg.split, cfg.decontaminate)
     held_out = task.load(cfg.validation.split)[: cfg.validation.problems] if cfg.validation.every else []
-    given = _offline(cfg, problems)
+    given = _offline(cfg, clean.problems)
     chat, pad_id = open_chat(cfg.model)
-    policy = load_policy(cfg.model, cfg.reference, cfg.policy, cfg.optim, cfg.sampling.temperature, cfg.seed)
-    folder = RunFolder(out, cfg, resume=resume, free=COSTS)
-    keep_source(out, task.source)
+    policy = load_policy(cfg.model, cfg.reference, cfg.policy, cfg.optim, cfg.sampling.temperature, cfg.seed, ranks)
+    with ranks.together():
+        folder = RunFolder(out, cfg, resume=resume, free=COSTS, writes=ranks.first)
+        if ranks.first:
+            keep_source(out, task.source)
+            note(folder, clean)
     last = checkpoint.latest(out)
     if last is not None:
         checkpoint.restore(last, policy)
-        checkpoint.tidy(out, cfg.checkpoint)
-    folder.forget_after(last.step if last else -1)
+    with ranks.together():
+        if ranks.first:
+            _tidy_up(folder, last, cfg)
     sampled_in = "bfloat16" if cfg.policy.precision == "bf16_autocast" else "float32"  # as the trainer computes, whatever the folder is in
+    run = ranks.gather([uuid.uuid4().hex[:12]])[0]
     try:
-        engine = open_engine(cfg.engine, cfg.model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype=sampled_in, model=policy.model)
-    except (EngineError, ConfigError):
-        folder.abandon()
+        with ranks.together():
+            model = policy.model if policy.whole or cfg.engine.kind != "hf" else None  # else it samples from a copy
+            opened = {"eos_ids": chat.eos_ids, "pad_id": pad_id, "dtype": sampled_in, "model": model}
+            engine = open_engine(cfg.engine, cfg.model, **opened, run=run, sends=ranks.first)
+    except (EngineError, OtherRankError, ConfigError):
+        if ranks.first:
+            folder.abandon()
         raise
     try:
         share = cfg.offline.share if cfg.offline else 0.0
-        learner = Learner(policy=policy, engine=engine, task=task, chat=chat, cfg=cfg, given=given, given_share=share)
-        yield Run(learner=learner, folder=folder, problems=problems, held_out=held_out, start=last.step if last else 0)
+        learner = Learner(policy=policy, engine=engine, task=task, chat=chat, cfg=cfg, given=given, given_share=share, ranks=ranks)
+        yield Run(learner=learner, folder=folder, problems=clean.problems, held_out=held_out, start=last.step if last else 0)
     finally:
         engine.close()
+    leave(ranks)
+
+
+def _tidy_up(folder: RunFolder, last: checkpoint.Checkpoint | None, cfg: Config) -> None:
+    """Leave in the folder what the last checkpoint stands for."""
+    if last is not None:
+        checkpoint.tidy(folder.path, cfg.checkpoint)
+    folder.forget_after(last.step if last else -1)
 
 
 def _offline(cfg: Config, problems: Sequence[Problem]) -> FirstAttempts:
@@ -206,7 +257,7 @@ def _by_attempt(name: str, value_K: Sequence[float] | Tensor) -> dict[str, float
     return {f"{name}_t{k}": float(value) for k, value in enumerate(value_K, start=1)}
 
 
-class _Clock:
+class Clock:
     """Seconds between laps, by name."""
 
     def __init__(self) -> None:

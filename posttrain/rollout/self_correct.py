@@ -1,9 +1,9 @@
 """Attempt, then attempt again: y1 ~ pi(.|x), y2 ~ pi(.|x, y1, p), ..., each graded (arXiv 2409.12917, sec. 3)."""
 
 import random
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import NamedTuple, TypeAlias
 
@@ -67,6 +67,10 @@ def self_correct(problems: Sequence[Problem], task: Task, engine: Engine, chat: 
     ]
 
 
+RolloutFunction: TypeAlias = Callable[[Sequence[Problem], Task, Engine, PromptFormat, Rollout], list[Episode]]
+"""`self_correct`, or another way to make episodes in the same order."""
+
+
 class _Attempt(NamedTuple):
     """One attempt of every row; `graded` holds the verdicts once they are there."""
 
@@ -92,7 +96,7 @@ def _next_prompts(
     if not how.self_refine:
         return [chat.revise(prompt, attempt.ids, task.revise) for prompt, attempt in made]
     asked = [chat.revise(prompt, attempt.ids, revise.FEEDBACK) for prompt, attempt in made]
-    feedback = engine.generate(asked, how.sampling, seeds)
+    feedback = engine.generate(asked, replace(how.sampling, continued=True), seeds)
     return [chat.revise(prompt, said.ids, revise.REFINE) for prompt, said in zip(asked, feedback)]
 
 
@@ -130,10 +134,11 @@ def _sample(
     """One completion per row, drawn where none is `given`; under `shared_first`, a problem's first rows are one draw."""
     shared = how.shared_first and attempt == 0
     seeds = [seed_for(how.seed, how.step, problem.id, 0 if shared else sample, attempt) for problem, sample in rows]
+    sampling = replace(how.sampling, continued=attempt + 1 < how.attempts)
     if shared:
-        drawn = engine.generate(prompts[:: how.samples], how.sampling, seeds[:: how.samples])
+        drawn = engine.generate(prompts[:: how.samples], sampling, seeds[:: how.samples])
         return [completion for completion in drawn for _ in range(how.samples)]
     own = [i for i in range(len(rows)) if i not in given]
-    drawn = engine.generate([prompts[i] for i in own], how.sampling, [seeds[i] for i in own]) if own else []
+    drawn = engine.generate([prompts[i] for i in own], sampling, [seeds[i] for i in own]) if own else []
     made = {**given, **dict(zip(own, drawn, strict=True))}
     return [made[i] for i in range(len(rows))]

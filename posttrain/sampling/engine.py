@@ -3,6 +3,7 @@
 import os
 from collections.abc import Sequence
 from importlib.util import find_spec
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 from pydantic import Field, PositiveFloat, PositiveInt
@@ -13,6 +14,8 @@ from posttrain.types import Engine, EngineError
 if TYPE_CHECKING:
     from torch import nn
     from transformers import PreTrainedTokenizerBase
+
+    from posttrain.sampling.push import Pushing
 
 
 @config
@@ -45,13 +48,19 @@ class VLLMEngineConfig:
 
 @config
 class ServerEngineConfig:
-    """Any OpenAI-compatible endpoint that completes token ids: for evaluation, as weights cannot be pushed to it."""
+    """OpenAI-compatible endpoints that complete token ids; for training, vLLM's servers, which take the weights after each step."""
 
     kind: Literal["server"] = "server"
     url: str | tuple[str, ...] = Field(min_length=1)
-    """Where it listens, up to and including /v1; or a list of several that serve the same model, each given its share of the rows."""
+    """Where it listens, up to and including /v1; or a list of several that serve the same model, over which rows are spread."""
     model: str
-    """The name that the server gives the model."""
+    """The name that the servers give the model."""
+    push: Literal["folder", "nccl"] = "folder"
+    """How weights get to them in training: through a folder that they see too, or from GPU to GPU (needs vLLM here, and was not run)."""
+    push_folder: Path = Path("/dev/shm")
+    """Where weights are put down for the servers to read; on a shared file system where they are on other machines."""
+    push_port: PositiveInt = 29511
+    """Port of this machine where the servers' GPUs meet this one for nccl."""
     token_ids: bool = True
     """The server returns token ids, as vLLM's does. If false, its text is encoded again with the model folder's tokenizer."""
     max_length: PositiveInt | None = None
@@ -61,7 +70,7 @@ class ServerEngineConfig:
     concurrency: PositiveInt = 16
     """Requests under way at a time, per server."""
     timeout_s: PositiveFloat = 600.0
-    """Longest wait for one answer, seconds."""
+    """Longest wait for one answer, and for a server to take weights, seconds."""
     retries: Annotated[int, Field(ge=0)] = 4
     """Further tries after a connection error, a time-out, 429 or 5xx, with growing pauses."""
 
@@ -78,11 +87,14 @@ def open_engine(
     dtype: str,
     model: "nn.Module | None" = None,
     text_stops: bool = False,
+    run: str = "",
+    sends: bool = True,
 ) -> Engine:
     """The engine that `cfg` describes, for `model_folder` (or a hub id), in `dtype` ("float32", "bfloat16", "float16", or "auto": its own).
 
     `model` is the policy, where there is one: kind hf samples from that very module, the others are checked against its vocabulary.
-    `text_stops`: rows will end at stops in text (`Sampling.stop`).
+    `text_stops`: rows will end at stops in text (`Sampling.stop`). Servers that are pushed to know the weights by the name `run`, and get
+    them from the one process that `sends`.
     Raises `EngineError` if the engine cannot start, `ConfigError` if the vocabularies of tokenizer, policy and engine do not fit.
     """
     tokenizer = _fitting_tokenizer(model_folder, model)
@@ -104,31 +116,37 @@ def open_engine(
             text_stops=text_stops,
             timeout_s=cfg.timeout_s,
         )
-    return _open_server(cfg, tokenizer, eos_ids)
+    return _open_server(cfg, tokenizer, eos_ids, _pushing(cfg, model_folder, dtype, run, sends) if model is not None else None)
 
 
-def _open_server(cfg: ServerEngineConfig, tokenizer: "PreTrainedTokenizerBase", eos_ids: Sequence[int]) -> Engine:
+def _pushing(cfg: ServerEngineConfig, model_folder: str, dtype: str, run: str, sends: bool) -> "Pushing":
+    from posttrain.sampling.push import Pushing
+
+    own = _own_dtype(model_folder) if dtype == "auto" else dtype
+    sent_in = "float32" if own == "auto" else own
+    return Pushing(model_folder=model_folder, dtype=sent_in, way=cfg.push, folder=cfg.push_folder, port=cfg.push_port, run=run, sends=sends)
+
+
+def _open_server(
+    cfg: ServerEngineConfig, tokenizer: "PreTrainedTokenizerBase", eos_ids: Sequence[int], pushing: "Pushing | None"
+) -> Engine:
     from posttrain.sampling.server import ServerEngine
-    from posttrain.sampling.several import SeveralServers
 
     if cfg.api_key_env and not os.environ.get(cfg.api_key_env):
         raise EngineError(f"engine.api_key_env names {cfg.api_key_env}, but that environment variable is not set")
-    servers = [
-        ServerEngine(
-            url,
-            cfg.model,
-            tokenizer,
-            eos_ids,
-            token_ids=cfg.token_ids,
-            max_length=cfg.max_length,
-            api_key=os.environ[cfg.api_key_env] if cfg.api_key_env else "none",
-            concurrency=cfg.concurrency,
-            timeout_s=cfg.timeout_s,
-            retries=cfg.retries,
-        )
-        for url in ((cfg.url,) if isinstance(cfg.url, str) else cfg.url)
-    ]
-    return servers[0] if len(servers) == 1 else SeveralServers(servers)
+    return ServerEngine(
+        (cfg.url,) if isinstance(cfg.url, str) else cfg.url,
+        cfg.model,
+        tokenizer,
+        eos_ids,
+        token_ids=cfg.token_ids,
+        max_length=cfg.max_length,
+        api_key=os.environ[cfg.api_key_env] if cfg.api_key_env else "none",
+        concurrency=cfg.concurrency,
+        timeout_s=cfg.timeout_s,
+        retries=cfg.retries,
+        pushing=pushing,
+    )
 
 
 def _open_hf(

@@ -3,19 +3,20 @@
 `generate()` of transformers spends more on its options than a small model does on its arithmetic, has one random state for a whole
 batch, and gives logits, not log-probabilities. Here each row draws from uniform numbers of its own, so that a row's tokens do not
 depend on its neighbours; equal prompts are read once, and so is what prompts begin with in common (`reader.py`); rows that ended leave
-the batch.
+the batch, and where the next call goes on from them, their keys and values are found again (`kept.py`).
 """
 
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 from transformers.cache_utils import Cache, DynamicCache
 
-from posttrain.sampling.reader import PrefixReader, can_share
+from posttrain.sampling.drawing import draw, uniforms
+from posttrain.sampling.kept import KeptRows
+from posttrain.sampling.reader import PrefixReader, can_share, slides
 from posttrain.sampling.weights import checked, checkpoint_names
 from posttrain.types import Completion, EngineError, Sampling, TokenIds
 
@@ -50,6 +51,10 @@ class HFEngine:
         self.model, self.max_rows, self.max_cache_tokens, self.shared = model, max_rows, max_cache_tokens, shared
         self.tokenizer, self.cached_tokens = tokenizer, 0
         self._reader = PrefixReader(model) if can_share(model) else None
+        self._kept = KeptRows(0)
+        self._keeping: KeptRows | None = None
+        self._keeps = self._reader is not None and not slides(model)  # sliding masks count slots, and a row that goes on has gaps
+        self._weights_seen = -1
         config = model.config
         self.num_ids: int = config.get_text_config().vocab_size
         self.max_length: int = getattr(config.get_text_config(), "max_position_embeddings", None) or 1 << 30
@@ -65,7 +70,7 @@ class HFEngine:
         if sampling.stop and self.tokenizer is None:
             raise EngineError("hf: text stops need the tokenizer that reads the ids; give the engine one")
         results: dict[int, Completion] = {}
-        with _eval_mode(self.model), torch.no_grad(), self._held_prefix():
+        with _eval_mode(self.model), torch.no_grad(), self._held_prefix(sampling.continued):
             for rows in self._batches(prompts, sampling.max_tokens):
                 results.update(zip(rows, self._decode([prompts[i] for i in rows], sampling, [seeds[i] for i in rows])))
         completions = [results[i] for i in range(len(prompts))]
@@ -103,11 +108,11 @@ class HFEngine:
         with torch.no_grad():
             for name, tensor in checked(weights, targets, "hf"):
                 targets[name].copy_(tensor)
-        if self._reader is not None:
-            self._reader.forget()
+        self.close()
 
     def close(self) -> None:
-        """Let go of the held prefix; the module belongs to whoever made it."""
+        """Let go of what was read; the module belongs to whoever made it."""
+        self._kept.forget()
         if self._reader is not None:
             self._reader.forget()
 
@@ -132,21 +137,32 @@ class HFEngine:
                 raise EngineError(f"hf: continuation {i} holds id {max(row)}, the model has {self.num_ids}: is this its tokenizer?")
 
     @contextmanager
-    def _held_prefix(self) -> Iterator[None]:
-        """The prefix read last stays for the next call, unless the weights are another's, who may change them in between."""
+    def _held_prefix(self, continued: bool = False) -> Iterator[None]:
+        """The prefix read last stays for the next call, unless the weights are another's, who may change them in between.
+
+        Rows stay where the caller says that the next call goes on from them, and are found again if no weight was changed in place.
+        """
+        weights = sum(parameter._version for parameter in self.model.parameters())
+        if weights != self._weights_seen:
+            self.close()
+        self._weights_seen = weights
+        self._keeping = KeptRows(self.max_cache_tokens) if continued and self._keeps else None
         try:
             yield
         except BaseException:
             self.close()
             raise
-        if self.shared:
-            self.close()
+        self._kept = self._keeping or KeptRows(0)
+        if self.shared and self._reader is not None:
+            self._reader.forget()
 
     def _batches(self, prompts: Sequence[TokenIds], max_tokens: int) -> Iterator[list[int]]:
-        """Rows decoded together: of like length, so that there is little padding, and equal prompts side by side."""
+        """Rows decoded together: of like length, so that there is little padding, equal prompts side by side, kept rows apart."""
         batch: list[int] = []
-        for i in sorted(range(len(prompts)), key=lambda i: (len(prompts[i]), prompts[i])):
-            if batch and (len(batch) == self.max_rows or (len(batch) + 1) * (len(prompts[i]) + max_tokens) > self.max_cache_tokens):
+        found = [bool(self._kept.longest(prompt)) for prompt in prompts]
+        for i in sorted(range(len(prompts)), key=lambda i: (found[i], len(prompts[i]), prompts[i])):
+            full = len(batch) == self.max_rows or (len(batch) + 1) * (len(prompts[i]) + max_tokens) > self.max_cache_tokens
+            if batch and (full or found[i] != found[batch[0]]):
                 yield batch
                 batch = []
             batch.append(i)
@@ -167,6 +183,12 @@ class HFEngine:
         row_B = torch.arange(len(prompts), device=device)  # which row each line of the batch is, as rows that ended leave it
         ended_B = torch.zeros_like(row_B, dtype=torch.bool)
         ends = [steps + 1] * len(prompts)  # how many tokens each row has, its last one included
+
+        def made(lines_B: Tensor) -> dict[int, TokenIds]:
+            """The rows in some lines of the batch, all tokens but the last, which was drawn and never read."""
+            rows = {line: int(row_B[line]) for line in lines_B.nonzero()[:, 0].tolist()}
+            return {line: (*prompts[row], *ids_BT[row, : min(ends[row], limits[row]) - 1].tolist()) for line, row in rows.items()}
+
         for t in range(steps):
             token_B, drawn_logp_B = draw(logits_BV, sampling.temperature, None if uniform_BT is None else uniform_BT[row_B, t])
             ids_BT[row_B, t], logp_BT[row_B, t] = token_B, drawn_logp_B
@@ -180,11 +202,15 @@ class HFEngine:
             if num_ended == len(row_B) or t + 1 == steps:
                 break
             if num_ended * 8 >= len(row_B):  # dropping rows copies the cache, as the next step does anyway
+                if self._keeping is not None:
+                    self._keeping.keep(cache, mask_BL, made(ended_B))
                 keep = (~ended_B).nonzero()[:, 0]
                 cache.batch_select_indices(keep)
                 row_B, mask_BL, position_B, token_B, ended_B = (x[keep] for x in (row_B, mask_BL, position_B, token_B, ended_B))
             logits_BV = self._forward(token_B[:, None], mask_BL[:, : context + t + 1] if padded else None, position_B[:, None], cache)
             position_B = (position_B + 1).clamp(max=self.max_length - 1)  # a row that is full may still be in the batch
+        if self._keeping is not None:
+            self._keeping.keep(cache, mask_BL, made(torch.ones_like(ended_B)))
         return [
             Completion(
                 ids=tuple(ids[: min(end, limit)]),
@@ -205,29 +231,53 @@ class HFEngine:
     def _prefill(self, prompts: Sequence[TokenIds], steps: int) -> tuple[Tensor, Cache, Tensor, Tensor, list[int]]:
         """Next-token logits [B, V], the cache, the mask [B, prompt + steps], the next position [B] and how many tokens were not read."""
         distinct = {prompt: u for u, prompt in enumerate(dict.fromkeys(prompts))}
-        lengths, longest = [len(prompt) for prompt in distinct], max(map(len, distinct))
-        ids_UL = torch.tensor([(*[self.pad_id] * (longest - len(p)), *p) for p in distinct], device=self._device)
-        length_U = torch.tensor(lengths, device=self._device)
-        slot_L = torch.arange(longest + steps, device=self._device)
-        mask_UL = (slot_L >= longest - length_U[:, None]).long()  # padding is on the left, so that every row's next slot is the same
-        position_UL = (slot_L[:longest] - (longest - length_U[:, None])).clamp(min=0)
-
-        groups = self._reader.worthwhile(list(distinct)) if self._reader is not None else []
-        if self._reader is not None and groups:
-            logits_UV, cache, cached_U = self._reader.next_token(list(distinct), groups, longest if steps > 1 else 0)
-        else:
-            cache, cached_U = DynamicCache(config=self.model.config), [0] * len(distinct)
-            padded = min(lengths) < longest
-            logits_UV = self._forward(ids_UL, mask_UL[:, :longest] if padded else None, position_UL, cache)
+        begun = [self._kept.longest(prompt) for prompt in distinct]
+        read = self._go_on(list(distinct), begun, steps) if all(begun) else self._read(list(distinct), steps)
+        logits_UV, cache, mask_UL, length_U, cached_U = read
         if len(distinct) == len(prompts):
-            return logits_UV, cache, mask_UL, length_U, cached_U
+            return read
         of = [distinct[prompt] for prompt in prompts]
         of_B = torch.tensor(of, device=self._device)
-        if steps > 1:
+        if cache.get_seq_length():
             cache.batch_select_indices(of_B)
         first = {u: row for row, u in reversed(list(enumerate(of)))}
         num_cached = [cached_U[u] if first[u] == row else len(prompts[row]) for row, u in enumerate(of)]
         return logits_UV[of_B], cache, mask_UL[of_B], length_U[of_B], num_cached
+
+    def _read(self, prompts: Sequence[TokenIds], steps: int) -> tuple[Tensor, Cache, Tensor, Tensor, list[int]]:
+        lengths, longest = [len(prompt) for prompt in prompts], max(map(len, prompts))
+        ids_UL, length_U, slot_L = self._padded(prompts), torch.tensor(lengths, device=self._device), self._slots(longest + steps)
+        mask_UL = (slot_L >= longest - length_U[:, None]).long()  # padding is on the left, so that every row's next slot is the same
+        groups = self._reader.worthwhile(prompts) if self._reader is not None else []
+        if self._reader is not None and groups:
+            logits_UV, cache, cached_U = self._reader.next_token(prompts, groups, longest if steps > 1 or self._keeping else 0)
+        else:
+            cache, cached_U = DynamicCache(config=self.model.config), [0] * len(prompts)
+            position_UL = (slot_L[:longest] - (longest - length_U[:, None])).clamp(min=0)
+            padded = min(lengths) < longest
+            logits_UV = self._forward(ids_UL, mask_UL[:, :longest] if padded else None, position_UL, cache)
+        return logits_UV, cache, mask_UL, length_U, cached_U
+
+    def _go_on(self, prompts: Sequence[TokenIds], begun: Sequence[int], steps: int) -> tuple[Tensor, Cache, Tensor, Tensor, list[int]]:
+        """`_read` for prompts whose first `begun` tokens are kept rows: those stand right-aligned before the rest, which is read."""
+        tails = [prompt[num:] for prompt, num in zip(prompts, begun)]
+        kept, rest = max(begun), max(map(len, tails))
+        begun_U, length_U = (torch.tensor(lengths, device=self._device) for lengths in (begun, list(map(len, prompts))))
+        slot_L = self._slots(kept + rest + steps)
+        tail_UL = slot_L >= kept + rest - (length_U - begun_U)[:, None]
+        mask_UL = (tail_UL | (slot_L < kept) & (slot_L >= kept - begun_U[:, None])).long()
+        position_UT = (slot_L[:rest] - (rest - length_U[:, None])).clamp(min=0)
+        cache = self._kept.cache([prompt[:num] for prompt, num in zip(prompts, begun)])
+        mask = mask_UL[:, : kept + rest]
+        logits_UV = self._forward(self._padded(tails), None if bool(mask.all()) else mask, position_UT, cache)
+        return logits_UV, cache, mask_UL, length_U, list(begun)
+
+    def _padded(self, rows: Sequence[TokenIds]) -> Tensor:
+        longest = max(map(len, rows))
+        return torch.tensor([(*[self.pad_id] * (longest - len(row)), *row) for row in rows], device=self._device)
+
+    def _slots(self, num: int) -> Tensor:
+        return torch.arange(num, device=self._device)
 
     def _forward(self, ids_BL: Tensor, mask_BL: Tensor | None, position_BL: Tensor, cache: Cache) -> Tensor:
         """Logits after the last of `ids_BL`, [B, V]; the cache grows by them."""
@@ -240,33 +290,6 @@ class HFEngine:
         ids_1T = torch.tensor([row], device=self._device)
         logits_TV = self.model(input_ids=ids_1T, use_cache=False, logits_to_keep=num + 1).logits[0, :-1].float()
         return tuple(logits_TV.log_softmax(-1).gather(-1, ids_1T[0, len(row) - num :, None])[:, 0].tolist())
-
-
-def draw(logits_BV: Tensor, temperature: float, uniform_B: Tensor | None) -> tuple[Tensor, Tensor]:
-    """Tokens [B] by inverse CDF of softmax(logits / temperature) at `uniform_B` in [0, 1), and their log-probabilities [B].
-
-    Temperature 0 takes the likeliest token, with its log-probability under the plain softmax. The CDF is summed in float64: in
-    float32 the sum over a vocabulary of 150k ids is off by more than the probability of a rare token.
-    """
-    logp_BV = (logits_BV.float() / (temperature or 1.0)).log_softmax(-1)
-    if logp_BV.amax(-1).isnan().any():
-        raise EngineError("hf: the model's logits are not finite; are its weights?")
-    if temperature == 0:
-        token_B = logp_BV.argmax(-1)
-    else:
-        assert uniform_B is not None
-        cdf_BV = logp_BV.double().exp().cumsum(-1)
-        target_B1 = uniform_B[:, None] * cdf_BV[:, -1:]  # below the total even for the largest number below 1, so some token is found
-        token_B = torch.searchsorted(cdf_BV, target_B1, right=True)[:, 0]
-    return token_B, logp_BV.gather(-1, token_B[:, None])[:, 0]
-
-
-def uniforms(seeds: Sequence[int], steps: int) -> np.ndarray:
-    """Uniform numbers in [0, 1), [B, T], float64: row i from a counter-based generator keyed by `seeds[i]`, the same for every T."""
-    numbers = np.empty((len(seeds), steps))
-    for row, seed in zip(numbers, seeds):
-        np.random.Generator(np.random.Philox(key=seed)).random(out=row)
-    return numbers
 
 
 @contextmanager

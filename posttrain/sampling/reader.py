@@ -29,6 +29,29 @@ def can_share(model: "nn.Module") -> bool:
     return kinds <= {"full_attention", "sliding_attention"} and config._attn_implementation in ("sdpa", "eager")
 
 
+def slides(model: "nn.Module") -> bool:
+    """Whether some layer sees a window of the last tokens only."""
+    return "sliding_attention" in (getattr(model.config.get_text_config(), "layer_types", None) or ())
+
+
+def attention_mask(model: "nn.Module", seen_RTS: Tensor, position_RT: Tensor, position_RS: Tensor) -> Tensor | dict[str, Tensor]:
+    """A mask of one's own as a model of `can_share` takes it, added to attention scores: what each token T sees of the tokens S, less
+    what lies too far behind it where a layer sees a window only.
+    """
+
+    def added(seen_RTS: Tensor) -> Tensor:
+        zeros = torch.zeros(seen_RTS.shape, dtype=model.dtype, device=seen_RTS.device)
+        return zeros.masked_fill_(~seen_RTS, torch.finfo(model.dtype).min)[:, None]
+
+    config = model.config.get_text_config()
+    kinds = getattr(config, "layer_types", None) or ["full_attention"]
+    if not slides(model):
+        return added(seen_RTS)
+    near_RTS = position_RT[:, :, None] - position_RS[:, None] < config.sliding_window
+    masks = {"full_attention": added(seen_RTS), "sliding_attention": added(seen_RTS & near_RTS)}
+    return {kind: mask for kind, mask in masks.items() if kind in kinds}
+
+
 class PrefixReader:
     """The keys and values of one prefix (`ids`), which the next one extends or cuts. Holds no gradient."""
 
@@ -152,20 +175,11 @@ class PrefixReader:
 
     def _mask(self, row_T: Tensor, position_T: Tensor) -> Tensor | dict[str, Tensor]:
         """What each token may see, added to its attention scores: the prefix, and what stands before it in its own row."""
-        config, held = self.model.config.get_text_config(), len(self.ids)
+        held = len(self.ids)
         seen_position = torch.cat([torch.arange(held, device=row_T.device), position_T])
         own = row_T[:, None] == row_T[None]
-        behind_TS = position_T[:, None] - seen_position[None]
-        seen_TS = torch.cat([own.new_ones(len(row_T), held), own], 1) & (behind_TS >= 0)
-        kinds = getattr(config, "layer_types", None) or ["full_attention"]
-        if "sliding_attention" not in kinds:
-            return self._added(seen_TS)
-        masks = {"full_attention": self._added(seen_TS), "sliding_attention": self._added(seen_TS & (behind_TS < config.sliding_window))}
-        return {kind: mask for kind, mask in masks.items() if kind in kinds}
-
-    def _added(self, seen_TS: Tensor) -> Tensor:
-        dtype = self.model.dtype
-        return torch.zeros(seen_TS.shape, dtype=dtype, device=seen_TS.device).masked_fill_(~seen_TS, torch.finfo(dtype).min)[None, None]
+        seen_TS = torch.cat([own.new_ones(len(row_T), held), own], 1) & (position_T[:, None] >= seen_position)
+        return attention_mask(self.model, seen_TS[None], position_T[None], seen_position[None])
 
     def _cut(self, keep: int) -> None:
         extra = self.cache.get_seq_length() - keep

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from posttrain.sampling.prefix import shared_prefixes
-from posttrain.sampling.weights import checked, checkpoint_names
+from posttrain.sampling.weights import checked, expected_weights
 from posttrain.types import Completion, EngineError, Sampling, TokenIds
 
 R = TypeVar("R")
@@ -158,7 +158,7 @@ class VLLMEngine:
     def load_weights(self, weights: Iterable[tuple[str, Tensor]]) -> None:
         """Replace all weights, by checkpoint name, and forget every cached prefix. Raises `EngineError`; the engine is then refused."""
         if not self._expected:
-            self._expected = _expected_weights(self._llm.model_config.hf_text_config)
+            self._expected = expected_weights(self._llm.model_config.hf_text_config)
         pushed = checked(((name, tensor.detach()) for name, tensor in weights), self._expected, "vllm")
         self._call(lambda: self._push(pushed), self.timeout_s)
 
@@ -191,7 +191,7 @@ class VLLMEngine:
     def _push(self, weights: Iterator[tuple[str, Tensor]]) -> None:
         if self.on_cpu:
             self._llm.collective_rpc("reload_weights", kwargs={"weights_iterator": weights})
-            self._llm.apply_model(_repack_head)
+            self._llm.apply_model(repack_head)
         else:
             self._llm.apply_model(lambda model: model.load_weights(weights) and None)
         for _ in weights:  # a loader that stopped early must not hide what was never pushed
@@ -294,7 +294,7 @@ def _stop(llm: Any, keep_group: bool) -> None:
         client.shutdown()
 
 
-def _repack_head(model: Any) -> None:
+def repack_head(model: Any) -> None:
     """On a CPU the output head holds a packed copy of its weight, which a reload renews only if the head has a tensor of its own.
 
     A tied head has none: it would go on with the old policy's weight, and only a comparison of log-probabilities shows it.
@@ -304,14 +304,6 @@ def _repack_head(model: Any) -> None:
     for module in model.modules():
         if isinstance(module, ParallelLMHead):
             module.quant_method.process_weights_after_loading(module)
-
-
-def _expected_weights(config: Any) -> dict[str, Tensor]:
-    """Names and shapes that a whole push has, from the architecture alone (on the meta device: nothing is allocated)."""
-    from transformers import AutoModelForCausalLM
-
-    with torch.device("meta"):
-        return checkpoint_names(AutoModelForCausalLM.from_config(config))
 
 
 def _to_cache(prompts: Sequence[TokenIds]) -> list[TokenIds]:

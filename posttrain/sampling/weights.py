@@ -1,6 +1,6 @@
 """A model's weights under the names that its checkpoint has, with LoRA merged in: what an engine is pushed."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,16 +12,17 @@ if TYPE_CHECKING:
     from torch import nn
 
 
-def merged_weights(model: "nn.Module") -> Iterator[tuple[str, Tensor]]:
+def merged_weights(model: "nn.Module", whole: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Iterator[tuple[str, Tensor]]:
     """(checkpoint name, weight) of a transformers model, or of one under a PEFT LoRA adapter; the model is not changed.
 
     Under an active adapter a weight is W + scale * B @ A, summed in float32 and only then cast to W's type: merging in bfloat16 rounds
     small updates away, and the engine would sample from an older policy. One merged weight exists at a time. A tied head is skipped.
+    `whole` gathers a tensor of which this process holds a part.
     """
     deltas = _lora_layers(model)
     for name, tensor in checkpoint_names(model).items():
         layer = deltas.get(id(tensor))
-        yield name, tensor.detach() if layer is None else _merged(layer, tensor)
+        yield name, whole(tensor).detach() if layer is None else _merged(layer, tensor, whole)
 
 
 def checkpoint_names(model: "nn.Module") -> dict[str, Tensor]:
@@ -49,6 +50,14 @@ def checked(weights: Iterable[tuple[str, Tensor]], expected: Mapping[str, Tensor
         yield name, tensor
     if left:
         raise EngineError(f"{engine}: {len(left)} of {len(expected)} weights were not pushed: {_some(sorted(left))}")
+
+
+def expected_weights(config: Any) -> dict[str, Tensor]:
+    """Names and shapes that a whole push has, from the architecture alone (on the meta device: nothing is allocated)."""
+    from transformers import AutoModelForCausalLM
+
+    with torch.device("meta"):
+        return checkpoint_names(AutoModelForCausalLM.from_config(config))
 
 
 def _some(names: Sequence[str]) -> str:
@@ -91,15 +100,16 @@ def _lora_layers(model: "nn.Module") -> dict[int, Any]:
     return layers
 
 
-def _merged(layer: Any, weight: Tensor) -> Tensor:
+def _merged(layer: Any, part: Tensor, whole: Callable[[Tensor], Tensor]) -> Tensor:
     """The weight as the layer's forward pass uses it: with its active adapters, unless disabled or merged already."""
+    weight = whole(part)
     if layer.disable_adapters or layer.merged:
         return weight.detach()
     with torch.no_grad():
         total = weight.float()
         for adapter in layer.active_adapters:
             if adapter in layer.lora_A:
-                a, b = layer.lora_A[adapter].weight.float(), layer.lora_B[adapter].weight.float()
+                a, b = (whole(each[adapter].weight).float() for each in (layer.lora_A, layer.lora_B))
                 delta = layer.scaling[adapter] * (b @ a)
                 total = total + (delta.T if layer.fan_in_fan_out else delta)
         return total.to(weight.dtype)

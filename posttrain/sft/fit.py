@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Literal, Protocol
 
 from pydantic import Field, PositiveFloat, PositiveInt
 
@@ -29,6 +29,16 @@ class FitConfig:
     lr: PositiveFloat
     """Peak learning rate of AdamW, after the warm-up and then along a cosine to 0."""
     warmup_steps: int = Field(default=0, ge=0)
+    micro_batch: PositiveInt | None = None
+    """Rows per forward and backward pass, for memory only; null takes all of `batch` at once."""
+    precision: Literal["float32", "bf16_autocast"] = "float32"
+    """bf16_autocast computes in bfloat16 on float32 weights, for models of billions."""
+    gradient_checkpointing: bool = False
+    """Recompute activations in the backward pass: less memory, about a third more time."""
+
+    def __post_init__(self) -> None:
+        if self.micro_batch and self.batch % self.micro_batch:
+            raise ValueError(f"micro_batch {self.micro_batch} does not divide a batch of {self.batch} rows: choose one that does")
 
 
 def rows_of(episodes: Sequence[Episode], learn: Sequence[int]) -> list[dict[str, list[int]]]:
@@ -108,6 +118,7 @@ def fit(
     after: int = 0,
 ) -> None:
     """Train `model` in place; the loss goes to the folder's metrics, in steps counted on from `after`."""
+    import torch
     from datasets import Dataset
     from transformers import PrinterCallback
     from trl import SFTConfig, SFTTrainer
@@ -115,15 +126,17 @@ def fit(
     settings = SFTConfig(
         output_dir=str(folder.path / "trainer"),
         max_steps=how.steps,
-        per_device_train_batch_size=how.batch,
+        per_device_train_batch_size=how.micro_batch or how.batch,
+        gradient_accumulation_steps=how.batch // (how.micro_batch or how.batch),
         learning_rate=how.lr,
         warmup_steps=how.warmup_steps,
         lr_scheduler_type="cosine",
         adam_beta2=0.98,
         weight_decay=0.01,
         seed=seed,
-        bf16=False,
-        gradient_checkpointing=False,
+        bf16=how.precision == "bf16_autocast",
+        use_cpu=not torch.cuda.is_available(),
+        gradient_checkpointing=how.gradient_checkpointing,
         dataset_kwargs={"skip_prepare_dataset": True},
         logging_steps=50,
         save_strategy="no",

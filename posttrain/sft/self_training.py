@@ -7,6 +7,7 @@ The supervised rivals of SCoRe in arXiv 2409.12917, sec. 4 (STaR: 2203.14465, Pa
 """
 
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -14,6 +15,7 @@ from pydantic import Field, PositiveInt
 
 from posttrain.config import config
 from posttrain.evaluation.model import open_chat
+from posttrain.evaluation.run import sampler_of
 from posttrain.rollout.log import sample_into
 from posttrain.rollout.problems import draw_problems
 from posttrain.rollout.self_correct import Rollout
@@ -22,7 +24,8 @@ from posttrain.sampling.engine import EngineConfig, HFEngineConfig, open_engine
 from posttrain.sft.fit import FitConfig, fit, load_model, rows_of, save
 from posttrain.sft.traces import Traces, balance, select
 from posttrain.tasks import TaskConfig, make_task
-from posttrain.types import Episode, Sampling
+from posttrain.tasks.decontaminate import note, training_set
+from posttrain.types import Episode, Problem, Sampling
 
 
 class NothingSelected(RuntimeError):
@@ -35,8 +38,8 @@ class NothingSelected(RuntimeError):
 class DrawConfig:
     """How attempts are sampled in a round."""
 
-    problems: PositiveInt
-    """Training problems of a round; each round goes on in the shuffled training set."""
+    problems: PositiveInt | None
+    """Training problems of a round; each round goes on in the shuffled training set. null: all of it, in every round."""
     samples: PositiveInt = 8
     """Episodes per problem."""
     max_tokens: PositiveInt
@@ -55,15 +58,17 @@ class Config:
     """Folder or hub id of the model that the first round samples from, and that every round trains."""
     task: TaskConfig
     split: str = "train"
+    decontaminate: tuple[str, ...] | None = None
+    """Evaluation sets whose questions are not trained on: splits of the task, or suites' files. null: its own test split, [] none."""
     traces: Traces
-    """What to train on: successful revisions (star) or made-up ones (pairs); plus: right answers that stay right as well."""
+    """What to train on: successful revisions (star) or made-up ones (pairs), plus: right answers that stay right as well; or verdicts."""
     rounds: PositiveInt = 1
     """3 for STaR and 1 for Pair-SFT in the paper."""
     draw: DrawConfig
     per_problem: PositiveInt = 4
     """The most traces of a kind that one problem gives. Not given by the paper."""
-    learn: tuple[Literal[1, 2], ...] = (2,)
-    """The attempts whose tokens carry loss. A first attempt that is wrong should not be learnt."""
+    learn: tuple[Literal[1, 2, 3], ...] = (2,)
+    """The turns whose tokens carry loss. A first attempt that is wrong should not be learnt."""
     fit: FitConfig
     """Updates of one round."""
     engine: EngineConfig = HFEngineConfig()
@@ -80,13 +85,15 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     """Run all rounds into `out`; under `resume` finished rounds are left as they are. Raises `NothingSelected`, `ConfigError`."""
     folder = RunFolder(out, cfg, resume=resume)
     keep_source(out, make_task(cfg.task).source)
+    clean = training_set(cfg.task, cfg.split, cfg.decontaminate)
+    note(folder, clean)
     done = sum((out / f"round_{i}" / "model").is_dir() for i in range(1, cfg.rounds + 1))
     folder.forget_after(done * cfg.fit.steps)
     sampler = str(out / f"round_{done}" / "model") if done else cfg.model
     for number in range(done + 1, cfg.rounds + 1):
         part = out / f"round_{number}"
         part.mkdir(exist_ok=True)
-        episodes = _sample(cfg, sampler, part, number)
+        episodes = _sample(cfg, clean.problems, sampler, part, number)
         sampler = _train(cfg, episodes, folder, part, number)
     if not (out / "model").is_dir():
         shutil.copytree(sampler, out / ".model.tmp", dirs_exist_ok=True)
@@ -94,12 +101,13 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     return 0
 
 
-def _sample(cfg: Config, model: str, part: Path, number: int) -> list[Episode]:
+def _sample(cfg: Config, problems: Sequence[Problem], model: str, part: Path, number: int) -> list[Episode]:
     """The round's episodes, from its file as far as they are there."""
     task = make_task(cfg.task)
-    problems = draw_problems(task.load(cfg.split), cfg.draw.problems, number, cfg.seed)
+    drawn = draw_problems(problems, cfg.draw.problems or len(problems), number, cfg.seed)
     chat, pad_id = open_chat(model)
-    engine = open_engine(cfg.engine, model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype="float32")
+    sampled_in = "bfloat16" if cfg.fit.precision == "bf16_autocast" else "float32"  # as it is trained, whatever the folder is in
+    engine = open_engine(cfg.engine, model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype=sampled_in)
     how = Rollout(
         sampling=Sampling(max_tokens=cfg.draw.max_tokens, temperature=cfg.draw.temperature),
         samples=cfg.draw.samples,
@@ -108,7 +116,8 @@ def _sample(cfg: Config, model: str, part: Path, number: int) -> list[Episode]:
     )
     try:
         name = f"{part.parent.name}: sampling, round {number}"
-        return sample_into(part / "episodes.jsonl", problems, task, engine, chat, how, chunk=cfg.draw.chunk, name=name)
+        sampler = sampler_of(task, engine, chat, how)
+        return sample_into(part / "episodes.jsonl", drawn, [sampler], samples=cfg.draw.samples, chunk=cfg.draw.chunk, name=name)
     finally:
         engine.close()
 

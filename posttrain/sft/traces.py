@@ -4,6 +4,7 @@
     star_plus    D_STaR+    these, and right, then right
     pairs        D_SFT      a wrong first attempt beside a right one of another sample, as if it had been revised to that
     pairs_plus   D_SFT+     these, and two different right ones
+    verdicts     for PAG    any first attempt, the grader's word on it, and behind "wrong" the second attempt, whatever it is
 
 Every set holds a text pair once, at most `per_problem` of a problem for each kind, and no attempt that the length limit cut.
 """
@@ -11,21 +12,26 @@ Every set holds a text pair once, at most `per_problem` of a problem for each ki
 import random
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import Literal, TypeAlias
 
 from posttrain.evaluation.metrics import outcome
 from posttrain.prompting.chat import ChatFormat
-from posttrain.types import Episode, Task, Turn
+from posttrain.types import Completion, Episode, Task, Turn, Verdict
 
-Traces: TypeAlias = Literal["star", "star_plus", "pairs", "pairs_plus"]
+Traces: TypeAlias = Literal["star", "star_plus", "pairs", "pairs_plus", "verdicts"]
 
 
 def select(episodes: Sequence[Episode], kind: Traces, chat: ChatFormat, task: Task, *, per_problem: int, seed: int) -> list[Episode]:
-    """The episodes of `kind` to train on, of two attempts each, in a seeded order."""
+    """The episodes of `kind` to train on, in a seeded order: two attempts, or for verdicts an attempt, a verdict and perhaps another."""
     shuffled = random.Random(seed).sample(list(episodes), len(episodes))
     whole = [e for e in shuffled if all(turn.verdict.scored and turn.completion.finish == "stop" for turn in e.turns)]
-    wanted = ("fixed", "kept") if kind.endswith("_plus") else ("fixed",)
-    found = _paired(whole, chat, task, random.Random(seed)) if kind.startswith("pairs") else whole
+    wanted = ("fixed",) if kind in ("star", "pairs") else ("fixed", "kept")
+    found: Iterable[Episode] = whole
+    if kind.startswith("pairs"):
+        found = _paired(whole, chat, task, random.Random(seed))
+    elif kind == "verdicts":
+        found = (judged(episode, chat, task) for episode in whole)
     chosen: dict[tuple[str, str, str], Episode] = {}
     counts: Counter[tuple[str, str]] = Counter()
     for episode in found:
@@ -57,3 +63,15 @@ def _paired(episodes: Sequence[Episode], chat: ChatFormat, task: Task, rng: rand
             prompt = chat.revise(first.prompt_ids, first.completion.ids, task.revise)
             second = Turn(prompt_ids=prompt, completion=better.completion, text=better.text, answer=better.answer, verdict=better.verdict)
             yield Episode(problem=episode.problem, turns=(first, second), sample=episode.sample, policy_step=episode.policy_step)
+
+
+def judged(episode: Episode, chat: ChatFormat, task: Task) -> Episode:
+    """The episode with the grader's word between its attempts, as the model would have said it; a right first attempt is the last one."""
+    first, second = episode.turns
+    right = first.verdict.correct
+    word = task.verdicts[0 if right else 1]
+    prompt = chat.revise(first.prompt_ids, first.completion.ids, task.verify)
+    said = Completion(ids=(*chat.encode(word), chat.eos_ids[0]), logprobs=(), finish="stop")
+    verdict = Turn(prompt_ids=prompt, completion=said, text=word, answer="right" if right else "wrong", verdict=Verdict(status="correct"))
+    again = replace(second, prompt_ids=chat.revise(prompt, said.ids, task.revise))
+    return replace(episode, turns=(first, verdict) if right else (first, verdict, again))

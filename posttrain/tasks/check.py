@@ -62,13 +62,12 @@ class SplitReport:
 
 def cli(argv: Sequence[str]) -> int:
     parser = argparse.ArgumentParser(
-        prog="posttrain data",
+        prog="posttrain data check",
         description="Verify a task's data sets: every reference must pass its own grader.",
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
         allow_abbrev=False,
     )
-    parser.add_argument("action", choices=["check"])
     parser.add_argument("what", help="a YAML file with a `task:` key, a task file of your own, or the kind of a task")
     parser.add_argument("--split", action="append", help="only this split; may be given several times (default: all of the task)")
     args, flags = parser.parse_known_args(argv)

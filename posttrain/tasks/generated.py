@@ -7,7 +7,7 @@ import hashlib
 import random
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, Protocol, TypeAlias, TypeVar
 
 from posttrain.config import config
 from posttrain.types import DataError, Problem
@@ -24,17 +24,38 @@ def split_of(key: str) -> tuple[str, str]:
     return next(split for split, buckets in BUCKETS.items() if bucket in buckets), digest
 
 
-def collect(task: str, stream: Iterator[Problem], split: str, size: int, advice: str) -> list[Problem]:
-    """The first `size` different problems of a stream; raises `DataError` with `advice` where there seem to be fewer."""
+class Sizes(Protocol):
+    """How many problems each split of a generated task has, and the seed of them all."""
+
+    train_size: int
+    validation_size: int
+    test_size: int
+    data_seed: int
+
+
+class Posed(Protocol):
+    problem: Problem
+
+
+Generate: TypeAlias = Callable[[Any, str, random.Random], Iterator[Posed]]
+"""(config, split, random numbers) -> endless puzzles of that split."""
+
+
+def load(task: str, cfg: Sizes, split: str, generate: Generate, advice: str) -> list[Problem]:
+    """The first so many different problems of a split; raises `DataError`, with `advice` where there seem to be fewer."""
+    sizes = {"train": cfg.train_size, "validation": cfg.validation_size, "test": cfg.test_size}
+    if split not in sizes:
+        raise DataError(f"{task}: no split {split!r}; expected one of {', '.join(sizes)}")
+    stream = generate(cfg, split, random.Random(f"{cfg.data_seed}/{split}"))
     found: dict[str, Problem] = {}
     repeats = 0
-    while len(found) < size and repeats < 1000 + 5 * len(found):
-        problem = next(stream)
+    while len(found) < sizes[split] and repeats < 1000 + 5 * len(found):
+        problem = next(stream).problem
         repeats = repeats + 1 if problem.id in found else 0
         found.setdefault(problem.id, problem)
-    if len(found) == size:
+    if len(found) == sizes[split]:
         return list(found.values())
-    raise DataError(f"{task}: only {len(found)} different problems of {size} asked for in {split}; {advice}")
+    raise DataError(f"{task}: only {len(found)} different problems of {sizes[split]} asked for in {split}; {advice}")
 
 
 @config

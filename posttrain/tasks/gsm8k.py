@@ -36,6 +36,7 @@ def make(cfg: Gsm8kTask) -> Task:
         load=lambda split: read(cfg, split).problems,
         ask=ask,
         revise=revise.MATH,
+        verify=revise.VERIFY,
         grade=grade_math,
         answer=answer,
     )

@@ -46,6 +46,7 @@ def make(cfg: HumanEvalTask) -> Task:
         load=lambda split: read(cfg, split).problems,
         ask=ask_to_go_on if cfg.complete else ask,
         revise=revise.CODE,
+        verify=revise.VERIFY,
         grade=partial(grade_code, setting=setting_of(cfg.sandbox, cfg.cpu_s)),
         answer=answer,
     )

@@ -1,9 +1,9 @@
 """What the checks of data sets say in the same way: long lists cut short, and questions that stand twice."""
 
-import re
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
+from posttrain.prompting.selection import letters_and_digits
 from posttrain.types import Problem
 
 LISTED = 20
@@ -22,5 +22,5 @@ def asked_in(problems: Sequence[Problem]) -> dict[str, list[str]]:
     """Question -> the ids of the problems that ask it; only letters and digits count, as LaTeX has many spellings for one question."""
     asked: dict[str, list[str]] = defaultdict(list)
     for problem in problems:
-        asked["".join(re.findall(r"[^\W_]+", problem.question.lower()))].append(problem.id)
+        asked[letters_and_digits(problem.question)].append(problem.id)
     return asked

@@ -41,6 +41,7 @@ def make(cfg: MathTask) -> Task:
         load=lambda split: read(cfg, split).problems,
         ask=ask,
         revise=revise.MATH,
+        verify=revise.VERIFY,
         grade=grade_math,
         answer=answer,
     )

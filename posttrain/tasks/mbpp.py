@@ -59,6 +59,7 @@ def make(cfg: MbppTask) -> Task:
         load=lambda split: read(cfg, split).problems,
         ask=partial(ask_behind, shots_of(cfg)) if cfg.shots else ask,
         revise=revise.CODE,
+        verify=revise.VERIFY,
         grade=partial(grade_code, setting=setting_of(cfg.sandbox, cfg.cpu_s)),
         answer=answer,
     )

@@ -23,7 +23,8 @@ from pydantic import Field
 from posttrain.config import config
 from posttrain.grading.code import LIMITS, SandboxChoice, grade_code, setting_of
 from posttrain.prompting import revise
-from posttrain.tasks.generated import REJECTED, Demonstration, Slips, collect, split_of, two_attempts
+from posttrain.tasks import generated
+from posttrain.tasks.generated import REJECTED, Demonstration, Slips, split_of, two_attempts
 from posttrain.tasks.humaneval import answer
 from posttrain.types import DataError, Message, Problem, Task, UnitTests
 
@@ -69,11 +70,7 @@ def make(cfg: OnelinersTask) -> Task:
 
 def load(cfg: OnelinersTask, split: str) -> list[Problem]:
     """The split's problems, the same for the same config."""
-    sizes = {"train": cfg.train_size, "validation": cfg.validation_size, "test": cfg.test_size}
-    if split not in sizes:
-        raise DataError(f"oneliners: no split {split!r}; expected one of {', '.join(sizes)}")
-    stream = (puzzle.problem for puzzle in generate(cfg, split, random.Random(f"{cfg.data_seed}/{split}")))
-    return collect("oneliners", stream, split, sizes[split], "raise largest or arguments, or lower the split's size")
+    return generated.load("oneliners", cfg, split, generate, "raise largest or arguments, or lower the split's size")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -17,7 +17,8 @@ from typing import Literal
 
 from posttrain.config import config
 from posttrain.prompting import revise
-from posttrain.tasks.generated import REJECTED, Demonstration, Slips, collect, split_of, two_attempts
+from posttrain.tasks import generated
+from posttrain.tasks.generated import REJECTED, Demonstration, Slips, split_of, two_attempts
 from posttrain.types import DataError, FinalAnswer, Message, Problem, Task, Verdict
 
 COUNT = {2: "two", 3: "three"}
@@ -57,6 +58,8 @@ def make(cfg: SumsTask) -> Task:
         load=lambda split: load(cfg, split),
         ask=lambda problem: [Message(role="user", content=problem.question)],
         revise=revise.SUMS,
+        verify=revise.VERIFY_SUMS,
+        verdicts=(" 1", " 0"),  # numbers, as the small tokenizer has no word for either
         grade=lambda pairs: [grade(problem, text) for problem, text in pairs],
         answer=final_sum,
     )
@@ -64,11 +67,7 @@ def make(cfg: SumsTask) -> Task:
 
 def load(cfg: SumsTask, split: str) -> list[Problem]:
     """The split's problems, the same for the same config."""
-    sizes = {"train": cfg.train_size, "validation": cfg.validation_size, "test": cfg.test_size}
-    if split not in sizes:
-        raise DataError(f"sums: no split {split!r}; expected one of {', '.join(sizes)}")
-    stream = (puzzle.problem for puzzle in generate(cfg, split, random.Random(f"{cfg.data_seed}/{split}")))
-    return collect("sums", stream, split, sizes[split], "raise largest or lower the split's size")
+    return generated.load("sums", cfg, split, generate, "raise largest or lower the split's size")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -9,7 +9,8 @@ import pytest
 from posttrain import cli
 from posttrain.config import ConfigError, build
 from posttrain.evaluation.repair import read_answers, told, wrong_episodes
-from posttrain.evaluation.run import Suite, rollout_of
+from posttrain.evaluation.run import rollout_of
+from posttrain.evaluation.suite import Suite
 from posttrain.rollout.self_correct import first_attempts
 from posttrain.rollout.store import write_episodes
 from posttrain.tasks.sums import SumsTask, make, written

@@ -13,7 +13,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 from posttrain import cli
 from posttrain.config import build
 from posttrain.evaluation.metrics import summarise
-from posttrain.evaluation.run import identity
+from posttrain.evaluation.model import identity
 from posttrain.publish import run as publishing
 from posttrain.publish.card import lineage, method
 from posttrain.publish.licences import sources_of

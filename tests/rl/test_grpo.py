@@ -49,8 +49,8 @@ def test_our_step_and_trl_s_have_the_same_gradient_on_the_same_batch(scale, tiny
     trainer = GRPOTrainer(
         model=model,
         args=args,
-        reward_funcs=Reward(task, "train"),
-        train_dataset=questions(task, "train"),
+        reward_funcs=Reward(task, PROBLEMS),
+        train_dataset=questions(task, PROBLEMS),
         processing_class=AutoTokenizer.from_pretrained(tiny_qwen2),
     )
     trainer.current_gradient_accumulation_steps = 1
@@ -85,10 +85,10 @@ def test_trl_is_asked_the_same_and_pays_what_our_grader_says():
         return Verdict(status="unscored") if problem.id != "p2" else Verdict(status="correct" if text == "yes" else "wrong")
 
     task = even_task(only_p2_is_scored)
-    rows = questions(task, "train")
+    rows = questions(task, PROBLEMS)
     assert rows[3]["prompt"] == [{"role": "user", "content": PROBLEMS[3].question}]
     answers = [[{"role": "assistant", "content": text}] for text in ("yes", "yes", "no")]
-    assert Reward(task, "train")(completions=answers, number=[0, 2, 2]) == [None, 1.0, 0.0]
+    assert Reward(task, PROBLEMS)(completions=answers, number=[0, 2, 2]) == [None, 1.0, 0.0]
 
 
 def test_a_run_by_trl_writes_a_run_folder_like_ours(sums_base, tmp_path):

@@ -58,6 +58,13 @@ def test_a_run_must_be_two_windows_long_before_it_is_judged():
     assert list(alarms([*bad, bad[-1]], CFG)) == ["sabotage"]
 
 
+def test_weights_that_did_not_arrive_are_told_at_the_first_step_and_at_any():
+    stale = HEALTHY | {"train/gap_t2": 0.06}
+    assert list(alarms([stale], CFG)) == ["gap_t2"]
+    assert list(alarms([*history(), stale], CFG)) == ["gap_t2"]
+    assert alarms([HEALTHY], CFG) == alarms([stale, HEALTHY], CFG) == {}
+
+
 def test_a_fault_that_has_passed_raises_none():
     assert alarms([*history(unscored=0.5), *[HEALTHY] * 5], CFG) == {}
 

@@ -1,5 +1,6 @@
 import math
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -231,3 +232,11 @@ def test_the_learning_rate_goes_up_along_a_line_and_down_along_a_cosine():
     assert [learning_rate(OptimConfig(lr=2.0, warmup_steps=0), step) for step in (1, 100)] == [2.0, 2.0]
     with pytest.raises(ValueError, match="decay_until is 4, expected a step after the 4 of the warm-up"):
         OptimConfig(lr=2.0, warmup_steps=4, decay_until=4)
+
+
+def test_flash_attention_asks_for_16_bits_and_for_its_package_in_one_line(tiny_qwen2):
+    with pytest.raises(ValueError, match="attention flash_attention_2 computes in 16 bits only: set precision to bf16_autocast"):
+        PolicyConfig(attention="flash_attention_2")
+    if find_spec("flash_attn") is None:
+        with pytest.raises(ConfigError, match=r"^model: cannot load .*[Ff]lash"):
+            open_policy(tiny_qwen2, PolicyConfig(attention="flash_attention_2", precision="bf16_autocast"))

@@ -42,18 +42,18 @@ def broken_at(learner: Learner) -> None:
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_the_update_does_not_depend_on_how_the_batch_is_split(stage, tiny_qwen2):
-    whole, figures = moved(open_learner(config_for(tiny_qwen2, micro_batch=16, **STAGES[stage])))
+    whole, figures = moved(open_learner(config_for(tiny_qwen2, micro_tokens=4096, **STAGES[stage])))
     assert whole.norm() > 1e-3
-    for micro_batch in (1, 3):
-        split, same = moved(open_learner(config_for(tiny_qwen2, micro_batch=micro_batch, **STAGES[stage])))
+    for micro_tokens in (1, 150):
+        split, same = moved(open_learner(config_for(tiny_qwen2, micro_tokens=micro_tokens, **STAGES[stage])))
         assert (split - whole).norm() < 2e-6 * whole.norm()
         assert same[0] == pytest.approx(figures[0], rel=1e-4, abs=1e-5)
 
 
 def test_with_an_adapter_too_the_update_does_not_depend_on_how_the_batch_is_split(tiny_qwen2):
     adapted = {"policy": {"lora": {"rank": 4, "alpha": 8}}}
-    whole, _ = moved(open_learner(config_for(tiny_qwen2, micro_batch=16, **adapted)), steps=2)
-    split, _ = moved(open_learner(config_for(tiny_qwen2, micro_batch=3, **adapted)), steps=2)
+    whole, _ = moved(open_learner(config_for(tiny_qwen2, micro_tokens=4096, **adapted)), steps=2)
+    split, _ = moved(open_learner(config_for(tiny_qwen2, micro_tokens=150, **adapted)), steps=2)
     assert whole.norm() > 1e-3
     assert (split - whole).norm() < 2e-6 * whole.norm()
 
@@ -66,6 +66,22 @@ def test_an_engine_that_shares_the_module_agrees_with_the_trainer_before_and_aft
     assert distance.norm() > 1e-3
     assert all(row[f"train/gap_t{k}"] < 1e-4 for row in figures for k in (1, 2))
     assert all(row["train/kl_t1"] == pytest.approx(0, abs=1e-4) for row in figures[:1])
+
+
+def test_at_a_learning_rate_of_0_nothing_moves_and_the_policy_stays_the_reference(tiny_qwen2):
+    still = {"optim": {"lr": 0.0, "warmup_steps": 0, "weight_decay": 0.1}}
+    for policy in ({}, {"lora": {"rank": 4, "alpha": 8}}):
+        distance, figures = moved(open_learner(config_for(tiny_qwen2, policy=policy, **still)), steps=3)
+        assert (distance == 0).all()
+        assert all(row[f"train/{what}_t{k}"] == pytest.approx(0, abs=1e-4) for row in figures for what in ("kl", "gap") for k in (1, 2))
+        assert all(row["train/grad_norm"] > 1e-3 for row in figures)
+
+
+def test_a_second_attempt_reads_only_the_instruction_and_the_token_drawn_last(tiny_qwen2):
+    episodes, figures = score_step(open_learner(config_for(tiny_qwen2)), PROBLEMS[:4], 1)
+    assert figures["train/cached_t1"] == pytest.approx(0.75, abs=0.01)  # four samples read a prompt once
+    read_before = sum(len(e.turns[0].prompt_ids) + len(e.turns[0].completion.ids) - 1 for e in episodes)
+    assert figures["train/cached_t2"] == pytest.approx(read_before / sum(len(e.turns[1].prompt_ids) for e in episodes))
 
 
 def test_the_gap_shows_an_engine_that_samples_from_other_weights(tiny_qwen2):
@@ -185,7 +201,7 @@ def test_an_engine_that_dies_is_told_with_the_step_and_its_own_words(tiny_qwen2,
     [
         ({"steps": 0}, "steps: "),
         ({"problems_per_step": 0}, "problems_per_step: "),
-        ({"micro_batch": 0}, "micro_batch: "),
+        ({"micro_tokens": 0}, "micro_tokens: "),
         ({"samples": 1}, "samples must be at least 2"),
         ({"kl": {"coef": [0.1]}}, "weight has 2 attempts but kl.coef has 1"),
         ({"shared_first": True}, "shared_first: all samples of a problem share attempt 1"),

@@ -11,9 +11,9 @@ from posttrain.prompting import revise
 from posttrain.prompting.chat import chat_format, eos_ids_of
 from posttrain.rollout.self_correct import Rollout, first_attempts, self_correct
 from posttrain.sampling.hf import HFEngine
-from posttrain.sampling.scripted import ScriptedEngine
 from posttrain.tasks.sums import SumsTask, make, written
 from posttrain.types import DataError, Sampling, Verdict
+from tests.rollout.recorder import Recorder
 
 TASK = make(SumsTask(train_size=4))
 PROBLEMS = TASK.load("train")
@@ -29,18 +29,6 @@ def chat(tiny_qwen2):
 @pytest.fixture(scope="module")
 def model(tiny_qwen2):
     return AutoModelForCausalLM.from_pretrained(tiny_qwen2, dtype=torch.float32)
-
-
-class Recorder(ScriptedEngine):
-    """A scripted engine that remembers what it was asked."""
-
-    def __init__(self, chat, answer):
-        super().__init__(lambda prompt, seed: (*chat.encode(answer(prompt, seed)), chat.eos_ids[0]))
-        self.calls = []
-
-    def generate(self, prompts, sampling, seeds):
-        self.calls.append((list(prompts), list(seeds)))
-        return super().generate(prompts, sampling, seeds)
 
 
 def rolled(chat, answer=lambda prompt, seed: f"seed {seed % 1000}", **changed):

@@ -8,7 +8,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -23,23 +23,39 @@ def free_port() -> int:
 @contextmanager
 def served(folder: Path, log: Path) -> Iterator[str]:
     """The address of a server of the model as "tiny"; a start takes 20 s to 2 minutes."""
+    with running(folder, log, [], {}) as (url, _):
+        yield url
+
+
+@contextmanager
+def trainable(folder: Path, log: Path) -> Iterator[tuple[str, subprocess.Popen]]:
+    """The address and the process (the first of its group) of a server that takes weights."""
+    extension = ["--worker-extension-cls", "posttrain.sampling.pushed.PushedWeights"]
+    root = str(Path(__file__).parents[2])
+    with running(folder, log, extension, {"VLLM_SERVER_DEV_MODE": "1", "PYTHONPATH": root}) as found:
+        yield found
+
+
+@contextmanager
+def running(folder: Path, log: Path, more: list[str], environment: dict[str, str]) -> Iterator[tuple[str, subprocess.Popen]]:
     port = free_port()
     options = ["--served-model-name", "tiny", "--dtype", "float32", "--enforce-eager", "--max-model-len", "512"]
-    options += ["--enable-prompt-tokens-details", "--block-size", "32"]
+    options += ["--enable-prompt-tokens-details", "--block-size", "32", *more]
     command = [sys.executable, "-m", "vllm.entrypoints.openai.api_server", "--model", str(folder), *options]
     with open(log, "w") as out:
         process = subprocess.Popen(
             [*command, "--host", "127.0.0.1", "--port", str(port)],
             stdout=out,
             stderr=out,
-            env=os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1"},
+            env=os.environ | {"VLLM_ENABLE_V1_MULTIPROCESSING": "1", "VLLM_WORKER_MULTIPROCESSING_METHOD": "fork"} | environment,
             start_new_session=True,
         )
     try:
-        wait_until_healthy(f"http://127.0.0.1:{port}/health", process, log, seconds=300)
-        yield f"http://127.0.0.1:{port}/v1"
+        wait_until_healthy(f"http://127.0.0.1:{port}/health", process, log, seconds=500)
+        yield f"http://127.0.0.1:{port}/v1", process
     finally:
-        os.killpg(process.pid, signal.SIGTERM)
+        with suppress(ProcessLookupError):  # where the test has killed it
+            os.killpg(process.pid, signal.SIGTERM)
         try:
             process.wait(20)
         except subprocess.TimeoutExpired:

@@ -67,6 +67,14 @@ def test_what_cannot_be_opened_says_so_in_one_line(tiny_qwen2, tmp_path):
         open_engine(no_key, str(tiny_qwen2), eos_ids=[0], pad_id=0, dtype="float32")
 
 
+def test_a_recipe_names_one_address_or_several():
+    assert ServerEngineConfig(url="http://a/v1", model="m").url == "http://a/v1"
+    assert ServerEngineConfig(url=["http://a/v1", "http://b/v1"], model="m").url == ("http://a/v1", "http://b/v1")
+    for nothing in ("", []):
+        with pytest.raises(ValueError, match="at least 1"):
+            ServerEngineConfig(url=nothing, model="m")
+
+
 def test_a_scripted_engine_answers_as_written_and_cuts_at_the_limit():
     engine = ScriptedEngine(lambda prompt, seed: (*prompt, seed))
     short, long = engine.generate([(1,), (1, 2, 3)], Sampling(max_tokens=3), [7, 8])

@@ -4,7 +4,8 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM, GPT2Config
 
-from posttrain.sampling.hf import HFEngine, draw, uniforms
+from posttrain.sampling.drawing import draw, uniforms
+from posttrain.sampling.hf import HFEngine
 from posttrain.sampling.weights import merged_weights
 from posttrain.types import EngineError, Sampling
 from tests.sampling.reference import FAMILIES, forward_logprobs, load, some_prompts, with_lora, worst_gap

@@ -72,6 +72,19 @@ def test_a_pair_is_prompted_as_a_rollout_would_prompt_it(chat):
     assert outcome(pair) == "fixed"
 
 
+def test_a_verdict_says_what_the_grader_said_and_behind_a_wrong_attempt_stands_the_second_attempt_whatever_it_is(chat):
+    found = select(episodes_of(chat), "verdicts", chat, TASK, per_problem=9, seed=0)
+    texts = {tuple(turn.text for turn in trace.turns) for trace in found}
+    assert texts == {("no", " 0", "yes"), ("bad", " 0", "worse"), ("right", " 1")}
+    for trace in found:
+        first, verdict, *last = trace.turns
+        assert verdict.prompt_ids == chat.revise(first.prompt_ids, first.completion.ids, TASK.verify)
+        assert verdict.completion.ids == (*chat.encode(verdict.text), chat.eos_ids[0])
+        for turn in last:
+            assert turn.prompt_ids == chat.revise(verdict.prompt_ids, verdict.completion.ids, TASK.revise)
+    assert balance(found) == {"fixed": 2, "kept": 1}  # wrong attempts found out, right ones let stand
+
+
 def test_a_problem_gives_at_most_so_many_traces_of_each_kind(chat):
     many = [told(chat, FIRST, (f"no {i}", False), (f"yes {i}", True), sample=i) for i in range(9)]
     many += [told(chat, FIRST, (f"ok {i}", True), (f"fine {i}", True), sample=9 + i) for i in range(9)]

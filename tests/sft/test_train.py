@@ -14,6 +14,7 @@ from posttrain.rl.batch import collate
 from posttrain.rollout.self_correct import Rollout, self_correct
 from posttrain.run import RunFolder
 from posttrain.sampling.scripted import ScriptedEngine
+from posttrain.sft.fit import FitConfig, fit, load_model
 from posttrain.sft.tokenizer import sums_tokenizer, words_of
 from posttrain.sft.train import IGNORED, Config, main, sequences
 from posttrain.tasks import sums
@@ -52,6 +53,21 @@ def finished(tmp_path_factory) -> Path:
     run = tmp_path_factory.mktemp("sft") / "run"
     assert main(config_with(), run, resume=False) == 0
     return run
+
+
+def test_passes_of_a_few_rows_make_the_same_update_as_one_of_all(finished, tmp_path):
+    rows = [{"input_ids": [5, *range(9, 12 + i)], "labels": [IGNORED, *range(9, 12 + i)]} for i in range(8)]  # of different lengths
+    after = []
+    for name, passes in (("whole", None), ("passes", 2)):
+        model, tokenizer = load_model(str(finished / "model"))
+        how = FitConfig(steps=2, batch=8, lr=1e-2, micro_batch=passes, gradient_checkpointing=passes is not None)
+        fit(model, tokenizer, rows, how, seed=0, folder=RunFolder(tmp_path / name, Slips()))
+        after.append(model.state_dict())
+    assert any(not torch.equal(after[0][name], before) for name, before in load_model(str(finished / "model"))[0].state_dict().items())
+    for name, value in after[0].items():
+        torch.testing.assert_close(after[1][name], value, rtol=0, atol=1e-4)
+    with pytest.raises(ValueError, match="micro_batch 3 does not divide a batch of 8 rows"):
+        FitConfig(steps=1, batch=8, lr=1.0, micro_batch=3)
 
 
 def runs_of(ids: list[int], labels: list[int]) -> list[tuple[bool, list[int]]]:

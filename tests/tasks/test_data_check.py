@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from posttrain.config import ConfigError
-from posttrain.tasks.check import cli
+from posttrain.evaluation.data import cli
 from posttrain.types import DataError
 
 FIXTURES = Path(__file__).parents[2] / "data" / "fixtures"

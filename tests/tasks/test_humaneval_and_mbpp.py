@@ -1,7 +1,8 @@
 import pytest
 
 from posttrain.config import build, config
-from posttrain.tasks import TaskConfig, check, make_task
+from posttrain.evaluation import data
+from posttrain.tasks import TaskConfig, make_task
 from posttrain.types import DataError, UnitTests
 from tests.grading.judges import FIXTURES, need_isolation
 from tests.grading.shared_data import FOLDER
@@ -87,9 +88,9 @@ def test_layout_alone_is_no_change_of_answer(humaneval):
 
 def test_every_reference_program_of_our_own_passes_its_tests(capsys):
     need_isolation()
-    assert check.cli(["check", "humaneval", "--test", str(FIXTURES / "humaneval_test.jsonl")]) == 0
+    assert data.cli(["check", "humaneval", "--test", str(FIXTURES / "humaneval_test.jsonl")]) == 0
     assert "test: 5 of 5 references pass" in capsys.readouterr().out
-    assert check.cli(["check", "mbpp", "--train", str(FIXTURES / "mbpp_train.jsonl")]) == 0
+    assert data.cli(["check", "mbpp", "--train", str(FIXTURES / "mbpp_train.jsonl")]) == 0
     assert "train: 3 of 3 references pass" in capsys.readouterr().out
 
 
@@ -97,7 +98,7 @@ def test_a_reference_program_that_fails_is_listed(tmp_path, capsys):
     need_isolation()
     path = tmp_path / "rows.jsonl"
     path.write_text('{"task_id": 1, "text": "?", "code": "def f(): return 1", "test_list": ["assert f() == 2"]}\n')
-    assert check.cli(["check", "mbpp", "--train", str(path)]) == 1
+    assert data.cli(["check", "mbpp", "--train", str(path)]) == 1
     assert "mbpp/1: wrong, AssertionError (line 1 of the tests): 'f'" in capsys.readouterr().out
 
 
@@ -105,7 +106,7 @@ def test_tests_without_a_reference_program_cannot_be_checked(tmp_path):
     path = tmp_path / "rows.jsonl"
     path.write_text('{"task_id": "a", "prompt": "def f():\\n", "entry_point": "f", "test": "def check(c): pass"}\n')
     with pytest.raises(DataError, match="a: has unit tests and no reference program"):
-        check.cli(["check", "humaneval", "--test", str(path)])
+        data.cli(["check", "humaneval", "--test", str(path)])
 
 
 def test_the_published_splits_have_their_sizes():

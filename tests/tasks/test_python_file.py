@@ -134,7 +134,7 @@ def test_demonstrations_are_read_and_checked(tmp_path):
 def test_data_check_takes_the_file_itself(tmp_path, monkeypatch, capsys, old, new, code):
     monkeypatch.chdir(tmp_path)
     task_file(tmp_path, old, new)
-    assert check.cli(["check", "task.py", "--split", "test"]) == code
+    assert check.cli(["task.py", "--split", "test"]) == code
     assert f"test: {2 * (1 - code)} of 2 references pass their own grader" in capsys.readouterr().out
 
 

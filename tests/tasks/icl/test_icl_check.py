@@ -2,7 +2,7 @@ import pytest
 import yaml
 
 from posttrain.config import ConfigError
-from posttrain.tasks.check import cli
+from posttrain.evaluation.data import cli
 from tests.tasks.icl.fixtures import fixture, sources
 from tests.tasks.icl.test_references import TASKS
 
