@@ -43,7 +43,7 @@ def main() -> None:
         (folder / "suite.yaml").write_text(SUITE)
         model = make_sums_base(folder / "model")
         began = time.monotonic()
-        start(folder, model, folder / "whole", 1).wait()
+        finish(folder, model, folder / "whole", 1)
         whole_s = time.monotonic() - began
         print(f"{SAMPLES} samples, undisturbed: {whole_s:.0f} s", flush=True)
         kills = caught = lost = number = 0
@@ -63,7 +63,7 @@ def main() -> None:
                 lost += not whole and not log_of(out).startswith(kept)
                 told.append(f"{workers} workers, {log_of(out).count(10)} samples" + (" (had ended)" if ended else ""))
             workers = rng.choice(WORKERS)
-            start(folder, model, out, workers).wait()
+            finish(folder, model, out, workers)
             same = all((out / name).read_bytes() == (folder / "whole" / name).read_bytes() for name in ("episodes.jsonl", "summary.json"))
             keys = [(row["problem"]["id"], row["sample"]) for row in map(json.loads, log_of(out).splitlines())]
             print(
@@ -78,7 +78,14 @@ def main() -> None:
 
 def start(folder: Path, model: Path, out: Path, workers: int) -> subprocess.Popen:
     words = ["eval", str(folder / "suite.yaml"), "--model", str(model), "--out", str(out), "--shards", str(workers)]
-    return subprocess.Popen([sys.executable, "-m", "posttrain.cli", *words], cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    with open(folder / "said", "w") as said:
+        return subprocess.Popen([sys.executable, "-m", "posttrain.cli", *words], cwd=ROOT, stdout=said, stderr=said)
+
+
+def finish(folder: Path, model: Path, out: Path, workers: int) -> None:
+    """Run it to its end; ends the benchmark with what it said where it fails."""
+    if start(folder, model, out, workers).wait():
+        sys.exit(f"the evaluation failed:\n{(folder / 'said').read_text()[-3000:]}")
 
 
 def log_of(out: Path) -> bytes:
