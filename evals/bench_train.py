@@ -476,7 +476,7 @@ def peak_mib() -> float:
 
 
 def ratio(pairs: Sequence[tuple[float, float]]) -> str:
-    each = sorted(a / b for a, b in pairs if b)
+    each = sorted(a / b for a, b in pairs if a and b)
     return f"{statistics.median(each):.2f} [{each[0]:.2f}, {each[-1]:.2f}]" if each else "-"
 
 
@@ -497,7 +497,7 @@ def step_table(found: dict[str, Any]) -> list[str]:
         )
     passes, fewest = ours.median("passes"), ours.median("fewest_passes")
     barrier = f"The model is run {passes:.0f} times to sample ours; it would be {fewest:.0f} at least without a barrier between attempts."
-    return [*lines, "", f"{len(ours.rows)} pairs of steps. {barrier}"]
+    return [*lines, "", f"{len(ours.rows)} pairs of steps. Both engines share the trainer's weights: nothing is pushed. {barrier}"]
 
 
 def prefill_table(found: dict[str, Any]) -> list[str]:
