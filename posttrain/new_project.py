@@ -10,7 +10,7 @@ from posttrain.config import ConfigError
 TEMPLATE = Path(__file__).parent / "project"
 EPILOG = """\
 The folder runs as it stands: a small model is made from nothing on the task in it (sorting numbers), then trained by plain RL and by SCoRe,
-about five minutes on two cores, and a page is written. Edit task.py to make it yours.
+in 2.5 minutes of CPU time, and a page is written. Edit task.py to make it yours.
 Exit codes: 0 made, 2 the folder is there already or cannot be written."""
 
 
