@@ -76,13 +76,16 @@ def _ready(waiting: Sequence[Job], done: Collection[Path]) -> list[Job]:
 
 def _start_worker(threads: int) -> None:
     """A worker shares the cores with its neighbours, and gets SIGTERM when the study is gone, so that its run is saved."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
+    if not multiprocessing.parent_process().is_alive():  # it died while this worker was starting: no signal will come
+        os._exit(1)
+
     import torch
     from transformers.utils import logging
 
     torch.set_num_threads(threads)
     logging.disable_progress_bar()
     logging.set_verbosity_error()
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
 
 
 def _do_quietly(job: Job) -> tuple[int, float]:

@@ -45,6 +45,7 @@ def killed(tmp_path_factory):
     children = subprocess.run(["pgrep", "-P", str(first.pid)], capture_output=True, text=True).stdout.split()
     first.send_signal(signal.SIGKILL)
     first.wait()
+    until = time.monotonic() + 100
     while any(_alive(int(child)) for child in children):
         assert time.monotonic() < until, "a worker outlives its study"
         time.sleep(0.1)
