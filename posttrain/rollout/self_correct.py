@@ -1,15 +1,18 @@
 """Attempt, then attempt again: y1 ~ pi(.|x), y2 ~ pi(.|x, y1, p), ..., each graded (arXiv 2409.12917, sec. 3)."""
 
 import random
-from collections.abc import Callable, Container, Iterable, Mapping, Sequence
+import threading
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import accumulate
 from types import MappingProxyType
-from typing import NamedTuple, TypeAlias
+from typing import Self, TypeAlias
 
 from posttrain.prompting import revise
 from posttrain.prompting.raw import PromptFormat
 from posttrain.run import seed_for
+from posttrain.sampling.converse import Request, Said, converse
 from posttrain.types import Completion, DataError, Engine, Episode, Problem, Sampling, Task, TokenIds, Turn, Verdict
 
 FirstAttempts: TypeAlias = Mapping[str, Sequence[str]]
@@ -38,66 +41,27 @@ class Rollout:
 def self_correct(problems: Sequence[Problem], task: Task, engine: Engine, chat: PromptFormat, how: Rollout) -> list[Episode]:
     """`how.samples` episodes of each problem, in problem order and sample order within.
 
-    A truncated attempt still gets its successor, and the instruction is never cut: an attempt's prompt is all earlier tokens. An attempt
-    is graded in a thread of its own while the next one is sampled, each text about a problem once. Results do not depend on how the
-    engine batches rows, as each row has a seed of its own.
+    A truncated attempt still gets its successor, and the instruction is never cut: an attempt's prompt is all earlier tokens. A second
+    attempt starts as soon as its first is done, where the engine can do that, and attempts are graded meanwhile in a thread of their own,
+    each text about a problem once. Results do not depend on how the engine batches rows, as each row has a seed of its own.
     """
-    rows = [(problem, sample) for problem in problems for sample in range(how.samples)]
-    first_prompts = [chat.ask(task.ask(problem)) for problem in problems]
-    prompts: list[TokenIds] = [first_prompts[i // how.samples] for i in range(len(rows))]
-    attempts: list[_Attempt] = []
-    known: dict[tuple[str, str], Verdict] = {}  # the grader's thread alone reads and writes it
-    with ThreadPoolExecutor(1) as grader:
-        for attempt in range(how.attempts):
-            given = {} if attempt else {i: _completed(text, chat) for i, row in enumerate(rows) if (text := _given(*row, how)) is not None}
-            completions = _sample(engine, prompts, rows, attempt, how, given)
-            texts = [chat.text(completion.ids) for completion in completions]
-            graded = grader.submit(_grade, task, [(problem, text) for (problem, _), text in zip(rows, texts)], known)
-            attempts.append(_Attempt(prompts, completions, texts, graded, given))
-            if attempt + 1 < how.attempts:
-                seeds = [seed_for(how.seed, how.step, problem.id, sample, attempt, "feedback") for problem, sample in rows]
-                prompts = _next_prompts(engine, chat, task, list(zip(prompts, completions)), seeds, how)
-    turns: list[list[Turn]] = [[] for _ in rows]
-    for each in attempts:
-        for i, (text, verdict) in enumerate(zip(each.texts, each.graded.result(), strict=True)):
-            made = {"prompt_ids": each.prompts[i], "completion": each.completions[i], "text": text, "given": i in each.given}
-            turns[i].append(Turn(answer=task.answer(text), verdict=verdict, **made))
-    return [
-        Episode(problem=problem, turns=tuple(turns[i]), sample=sample, policy_step=how.step) for i, (problem, sample) in enumerate(rows)
-    ]
+    talks = _talks(problems, task, engine, chat, how)
+    to_ask = {i: request for i, talk in enumerate(talks) if (request := talk.next(()))}
+    rows = list(to_ask)
+    with _Grading(task) as grading:
+        grading.add([(i, 0, talk.problem, talk.text(talk.begun)) for i, talk in enumerate(talks) if talk.begun])
+
+        def follow(ended: Sequence[tuple[int, Said]]) -> list[Request | None]:
+            rated = [(rows[n], talks[rows[n]], said) for n, said in ended if talks[rows[n]].ends_with_attempt(said)]
+            grading.add([(i, talk.number(said), talk.problem, talk.text(said)) for i, talk, said in rated])
+            return [talks[rows[n]].next(said) for n, said in ended]
+
+        said = dict(zip(rows, converse(engine, list(to_ask.values()), follow), strict=True))
+    return [talk.episode(said.get(i, ()), [grading.verdicts[i, k] for k in range(how.attempts)]) for i, talk in enumerate(talks)]
 
 
 RolloutFunction: TypeAlias = Callable[[Sequence[Problem], Task, Engine, PromptFormat, Rollout], list[Episode]]
 """`self_correct`, or another way to make episodes in the same order."""
-
-
-class _Attempt(NamedTuple):
-    """One attempt of every row; `graded` holds the verdicts once they are there."""
-
-    prompts: Sequence[TokenIds]
-    completions: Sequence[Completion]
-    texts: Sequence[str]
-    graded: Future[list[Verdict]]
-    given: Container[int]
-
-
-def _grade(task: Task, pairs: Sequence[tuple[Problem, str]], known: dict[tuple[str, str], Verdict]) -> list[Verdict]:
-    """A verdict for each pair; only what is not in `known` is graded, and put there. A second attempt often repeats the first."""
-    asked = {(problem.id, text): (problem, text) for problem, text in pairs}
-    fresh = {key: pair for key, pair in asked.items() if key not in known or not known[key].scored}
-    known.update(zip(fresh, task.grade(list(fresh.values())) if fresh else (), strict=True))
-    return [known[problem.id, text] for problem, text in pairs]
-
-
-def _next_prompts(
-    engine: Engine, chat: PromptFormat, task: Task, made: Sequence[tuple[TokenIds, Completion]], seeds: Sequence[int], how: Rollout
-) -> list[TokenIds]:
-    """What comes after each (prompt, attempt): the instruction to revise, or feedback of the model's own and the instruction to use it."""
-    if not how.self_refine:
-        return [chat.revise(prompt, attempt.ids, task.revise) for prompt, attempt in made]
-    asked = [chat.revise(prompt, attempt.ids, revise.FEEDBACK) for prompt, attempt in made]
-    feedback = engine.generate(asked, replace(how.sampling, continued=True), seeds)
-    return [chat.revise(prompt, said.ids, revise.REFINE) for prompt, said in zip(asked, feedback)]
 
 
 def first_attempts(episodes: Iterable[Episode]) -> dict[str, list[str]]:
@@ -106,6 +70,117 @@ def first_attempts(episodes: Iterable[Episode]) -> dict[str, list[str]]:
     for episode in episodes:
         found.setdefault(episode.problem.id, {})[episode.turns[0].text] = None
     return {problem: list(texts) for problem, texts in found.items()}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class _Talk:
+    """One row: what is said in it is an attempt, or, under `self_refine`, an attempt and feedback on it in turn."""
+
+    problem: Problem
+    sample: int
+    question: TokenIds
+    begun: Said
+    """The first attempt, where it was not this row that drew it."""
+    given: bool
+    task: Task
+    chat: PromptFormat
+    how: Rollout
+
+    def next(self, said: Said) -> Request | None:
+        """What is asked for after all this; the last attempt is followed by nothing."""
+        how, made = self.how, (*self.begun, *said)
+        attempt, feedback = divmod(len(made), self._stride)
+        if attempt + bool(feedback) >= how.attempts:
+            return None
+        after = attempt + 1 < how.attempts
+        of = (how.seed, how.step, self.problem.id, self.sample, attempt)
+        seed = seed_for(*of, "feedback") if feedback else seed_for(*of)
+        return Request(prompt=self._prompts(made)[-1], sampling=replace(how.sampling, continued=after), seed=seed)
+
+    def ends_with_attempt(self, said: Said) -> bool:
+        return (len(self.begun) + len(said) - 1) % self._stride == 0
+
+    def number(self, said: Said) -> int:
+        """Which attempt was said last, from 0."""
+        return (len(self.begun) + len(said) - 1) // self._stride
+
+    def text(self, said: Said) -> str:
+        return self.chat.text(said[-1].ids)
+
+    def episode(self, said: Said, verdicts: Sequence[Verdict]) -> Episode:
+        made = (*self.begun, *said)
+        attempts = list(zip(self._prompts(made[:-1]), made, strict=True))[:: self._stride]
+        turns = []
+        for k, ((prompt, completion), verdict) in enumerate(zip(attempts, verdicts, strict=True)):
+            text, given = self.chat.text(completion.ids), self.given and k == 0
+            answer = self.task.answer(text)
+            turns.append(Turn(prompt_ids=prompt, completion=completion, text=text, answer=answer, verdict=verdict, given=given))
+        return Episode(problem=self.problem, turns=tuple(turns), sample=self.sample, policy_step=self.how.step)
+
+    @property
+    def _stride(self) -> int:
+        return 2 if self.how.self_refine else 1
+
+    def _prompts(self, made: Said) -> list[TokenIds]:
+        """The prompt of each thing said, and of what comes next: all before it, and the instruction to revise or to say what is wrong."""
+        steps = (revise.FEEDBACK, revise.REFINE) if self.how.self_refine else (self.task.revise,)
+        told = [(completion.ids, steps[n % len(steps)]) for n, completion in enumerate(made)]
+        return list(accumulate(told, lambda prompt, step: self.chat.revise(prompt, *step), initial=self.question))
+
+
+class _Grading:
+    """Verdicts by row and attempt, from one thread: what gathers while it is busy is graded in one call, and each text once.
+
+    A text that the grader failed on is graded anew when it comes again. What was raised in the thread is raised at the end of `with`.
+    """
+
+    def __init__(self, task: Task) -> None:
+        self.verdicts: dict[tuple[int, int], Verdict] = {}
+        self._task, self._known = task, dict[tuple[str, str], Verdict]()
+        self._lock, self._waiting = threading.Lock(), list[tuple[int, int, Problem, str]]()
+        self._thread, self._calls = ThreadPoolExecutor(1), list[Future[None]]()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, *_: object) -> None:
+        self._thread.shutdown(cancel_futures=kind is not None)
+        if kind is None:
+            for call in self._calls:
+                call.result()
+
+    def add(self, texts: Sequence[tuple[int, int, Problem, str]]) -> None:
+        """Texts to grade, each by its row and attempt; of the same row and attempt the later one counts."""
+        if texts:
+            with self._lock:
+                self._waiting += texts
+                self._calls.append(self._thread.submit(self._grade))
+
+    def _grade(self) -> None:
+        with self._lock:
+            texts, self._waiting = self._waiting, []
+        asked = {(problem.id, text): (problem, text) for _, _, problem, text in texts}
+        fresh = {key: pair for key, pair in asked.items() if key not in self._known or not self._known[key].scored}
+        self._known.update(zip(fresh, self._task.grade(list(fresh.values())) if fresh else (), strict=True))
+        self.verdicts |= {(row, attempt): self._known[problem.id, text] for row, attempt, problem, text in texts}
+
+
+def _talks(problems: Sequence[Problem], task: Task, engine: Engine, chat: PromptFormat, how: Rollout) -> list[_Talk]:
+    """The rows, with the first attempts that they do not draw themselves: given ones, and those that a problem's samples share."""
+    questions = [chat.ask(task.ask(problem)) for problem in problems]
+    shared: list[Completion] = []
+    if how.shared_first and problems:
+        sampling = replace(how.sampling, continued=how.attempts > 1)
+        seeds = [seed_for(how.seed, how.step, problem.id, 0, 0) for problem in problems]
+        shared = engine.generate(questions, sampling, seeds)
+    talks = []
+    for at, (problem, question) in enumerate(zip(problems, questions)):
+        for sample in range(how.samples):
+            text = _given(problem, sample, how)
+            begun = (_completed(text, chat),) if text is not None else (shared[at],) if shared else ()
+            made = {"problem": problem, "sample": sample, "question": question, "begun": begun, "given": text is not None}
+            talks.append(_Talk(**made, task=task, chat=chat, how=how))
+    return talks
 
 
 def _given(problem: Problem, sample: int, how: Rollout) -> str | None:
@@ -121,24 +196,3 @@ def _given(problem: Problem, sample: int, how: Rollout) -> str | None:
 
 def _completed(text: str, chat: PromptFormat) -> Completion:
     return Completion(ids=(*chat.encode(text), chat.eos_ids[0]), logprobs=(), finish="stop")
-
-
-def _sample(
-    engine: Engine,
-    prompts: Sequence[TokenIds],
-    rows: Sequence[tuple[Problem, int]],
-    attempt: int,
-    how: Rollout,
-    given: Mapping[int, Completion],
-) -> list[Completion]:
-    """One completion per row, drawn where none is `given`; under `shared_first`, a problem's first rows are one draw."""
-    shared = how.shared_first and attempt == 0
-    seeds = [seed_for(how.seed, how.step, problem.id, 0 if shared else sample, attempt) for problem, sample in rows]
-    sampling = replace(how.sampling, continued=attempt + 1 < how.attempts)
-    if shared:
-        drawn = engine.generate(prompts[:: how.samples], sampling, seeds[:: how.samples])
-        return [completion for completion in drawn for _ in range(how.samples)]
-    own = [i for i in range(len(rows)) if i not in given]
-    drawn = engine.generate([prompts[i] for i in own], sampling, [seeds[i] for i in own]) if own else []
-    made = {**given, **dict(zip(own, drawn, strict=True))}
-    return [made[i] for i in range(len(rows))]

@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from posttrain.sampling.converse import Follow, Request, Said
 from posttrain.sampling.endpoint import Endpoint, ServerError
 from posttrain.sampling.push import Pusher, Pushing, each
 from posttrain.types import Completion, EngineError, Sampling, TokenIds
@@ -68,11 +69,29 @@ class ServerEngine:
 
     def generate(self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """One completion per prompt, in order, all by the weights that were last pushed; a row that no server does ends the call."""
-        self._check(prompts)
-        rows = list(zip(prompts, seeds, strict=True))
-        completions = self._each(lambda server, row: self._complete(server, row[0], sampling, row[1]), rows)
-        self.cached_tokens = sum(completion.num_cached or 0 for completion in completions)
-        return completions
+        requests = [Request(prompt=prompt, sampling=sampling, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+        return [completion for (completion,) in self.converse(requests, lambda ended: [None] * len(ended))]
+
+    def converse(self, requests: Sequence[Request], follow: Follow) -> list[Said]:
+        """Rows that go on as `follow` says, each at once and where it began, as that server's prefix cache holds it.
+
+        A row whose server fails begins again on another one.
+        """
+        self._check([request.prompt for request in requests])
+
+        def row(server: Endpoint, job: tuple[int, Request]) -> Said:
+            i, request = job
+            said: Said = ()
+            following: Request | None = request
+            while following is not None:
+                self._check([following.prompt])
+                said = (*said, self._complete(server, following.prompt, following.sampling, following.seed))
+                (following,) = follow([(i, said)])
+            return said
+
+        rows = self._each(row, list(enumerate(requests)))
+        self.cached_tokens = sum(completion.num_cached or 0 for said in rows for completion in said)
+        return rows
 
     def score(self, prompts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[tuple[float, ...]]:
         """Row i: log p of each token of continuation i after prompt i and the tokens before it, at temperature 1.

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from posttrain.sampling.converse import Follow, Request, Said
 from posttrain.sampling.prefix import shared_prefixes
 from posttrain.sampling.weights import checked, expected_weights
 from posttrain.types import Completion, EngineError, Sampling, TokenIds
@@ -91,30 +92,21 @@ class VLLMEngine:
 
     def generate(self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """One completion per prompt, in order; `cached_tokens` then says how many prompt tokens came from the prefix cache."""
-        from vllm import SamplingParams
-        from vllm.sampling_params import RequestOutputKind
+        if len(prompts) != len(seeds):
+            raise EngineError(f"vllm: {len(prompts)} prompts but {len(seeds)} seeds; expected one seed per prompt")
+        requests = [Request(prompt=prompt, sampling=sampling, seed=seed) for prompt, seed in zip(prompts, seeds)]
+        return [completion for (completion,) in self.converse(requests, lambda ended: [None] * len(ended))]
 
-        self._check(prompts, seeds)
-        if sampling.stop and self._llm.model_config.skip_tokenizer_init:
-            raise EngineError("vllm: this engine was opened without a tokenizer, which text stops need; open it with text_stops")
-        params = [
-            SamplingParams(
-                max_tokens=sampling.max_tokens,
-                temperature=sampling.temperature,
-                seed=seed,
-                logprobs=0,  # of the sampled token alone
-                stop_token_ids=list(self.eos_ids),
-                ignore_eos=True,  # the list above is complete
-                stop=list(sampling.stop),
-                detokenize=bool(sampling.stop),
-                skip_reading_prefix_cache=not self.reads_cache,
-                output_kind=RequestOutputKind.FINAL_ONLY,
-            )
-            for seed in seeds
-        ]
-        outputs = self._outputs(prompts, params)
-        self.cached_tokens = sum(output.num_cached_tokens or 0 for output in outputs)
-        return [_completion(output.outputs[0], output.num_cached_tokens) for output in outputs]
+    def converse(self, requests: Sequence[Request], follow: Follow) -> list[Said]:
+        """Rows that go on as `follow` says, each at the engine's next step after it ended (`sampling/converse.py`)."""
+        self._check_requests(requests)
+        if not requests:
+            return []
+        said = self._call(lambda: self._converse(requests, follow), self.timeout_s)
+        if isinstance(said, Exception):
+            raise said
+        self.cached_tokens = sum(completion.num_cached or 0 for row in said for completion in row)
+        return said
 
     def score(self, prompts: Sequence[TokenIds], continuations: Sequence[TokenIds]) -> list[tuple[float, ...]]:
         """Row i: log p of each token of continuation i after prompt i and the tokens before it, at temperature 1.
@@ -128,8 +120,8 @@ class VLLMEngine:
         from vllm import SamplingParams
 
         rows = [(*prompt, *continuation) for prompt, continuation in zip(prompts, continuations, strict=True)]
-        self._check(prompts, range(len(prompts)))
-        self._check(rows, range(len(rows)))
+        self._check(prompts)
+        self._check(rows)
         scored = [i for i, continuation in enumerate(continuations) if continuation]
         self._outputs(_to_cache([prompts[i] for i in scored]), SamplingParams(max_tokens=1, detokenize=False))
         params = SamplingParams(max_tokens=1, prompt_logprobs=0, skip_reading_prefix_cache=False, detokenize=False)
@@ -150,7 +142,7 @@ class VLLMEngine:
         """log p(ids[i] | ids[:i]) at temperature 1 for i >= 1: what a pusher of weights compares with its own forward pass."""
         from vllm import SamplingParams
 
-        self._check([ids], [0])
+        self._check([ids])
         params = SamplingParams(max_tokens=1, prompt_logprobs=0, detokenize=False)
         (output,) = self._outputs([ids], params)
         return [at[token].logprob for at, token in zip(output.prompt_logprobs[1:], ids[1:], strict=True)]
@@ -184,6 +176,53 @@ class VLLMEngine:
         self.cached_tokens += sum(output.num_cached_tokens or 0 for output in outputs)
         return [output.outputs[0].logprobs[0][token].logprob for output, token in zip(outputs, tokens)]
 
+    def _converse(self, requests: Sequence[Request], follow: Follow) -> list[Said] | Exception:
+        """The loop of vLLM's own `generate`, but that what ended in a step may go on in the next one. Returns the caller's own error."""
+        said: list[Said] = [() for _ in requests]
+        row_of: dict[str, int] = {}
+        under_way: dict[int, str] = {}
+
+        def ask(rows: Sequence[tuple[int, Request]]) -> None:
+            prompts = [{"prompt_token_ids": list(request.prompt)} for _, request in rows]
+            names = self._llm.enqueue(prompts, [self._params(request) for _, request in rows], use_tqdm=False)
+            row_of.update((name.partition("-")[0], i) for name, (i, _) in zip(names, rows, strict=True))
+            under_way.update(zip([i for i, _ in rows], names))
+
+        ask(list(enumerate(requests)))
+        while self._llm.llm_engine.has_unfinished_requests():
+            ended = []
+            for output in self._llm.llm_engine.step():
+                if output.finished:
+                    i = row_of[output.request_id]
+                    said[i] = (*said[i], _completion(output.outputs[0], output.num_cached_tokens))
+                    ended.append((i, said[i]))
+                    del under_way[i]
+            try:
+                further = [(i, request) for (i, _), request in zip(ended, follow(ended), strict=True) if request] if ended else []
+                self._check_requests([request for _, request in further])
+            except Exception as error:  # not vLLM's: the engine can still be used
+                self._llm.llm_engine.abort_request(list(under_way.values()), internal=True)
+                return error
+            if further:
+                ask(further)
+        return said
+
+    def _params(self, request: Request) -> Any:
+        from vllm import SamplingParams
+
+        sampling = request.sampling
+        return SamplingParams(
+            max_tokens=sampling.max_tokens,
+            temperature=sampling.temperature,
+            seed=request.seed,
+            logprobs=0,  # of the sampled token alone
+            stop_token_ids=list(self.eos_ids),
+            ignore_eos=True,  # the list above is complete
+            stop=list(sampling.stop),
+            detokenize=bool(sampling.stop),
+            skip_reading_prefix_cache=not self.reads_cache,
+        )
+
     def _outputs(self, prompts: Sequence[TokenIds], params: Any) -> list[Any]:
         rows = [{"prompt_token_ids": list(prompt)} for prompt in prompts]
         return self._call(lambda: self._llm.generate(rows, params, use_tqdm=False), self.timeout_s) if rows else []
@@ -199,9 +238,12 @@ class VLLMEngine:
         if not self._llm.reset_prefix_cache():
             raise EngineError("vllm: the prefix cache could not be reset after a weight push: requests are still running")
 
-    def _check(self, prompts: Sequence[TokenIds], seeds: Sequence[int]) -> None:
-        if len(prompts) != len(seeds):
-            raise EngineError(f"vllm: {len(prompts)} prompts but {len(seeds)} seeds; expected one seed per prompt")
+    def _check_requests(self, requests: Sequence[Request]) -> None:
+        self._check([request.prompt for request in requests])
+        if any(request.sampling.stop for request in requests) and self._llm and self._llm.model_config.skip_tokenizer_init:
+            raise EngineError("vllm: this engine was opened without a tokenizer, which text stops need; open it with text_stops")
+
+    def _check(self, prompts: Sequence[TokenIds]) -> None:
         for i, prompt in enumerate(prompts):
             if not 0 < len(prompt) < self.max_length:
                 raise EngineError(f"vllm: prompt {i} has {len(prompt)} tokens; expected 1 to {self.max_length - 1}: raise max_model_len?")

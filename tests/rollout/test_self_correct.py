@@ -176,7 +176,7 @@ def test_a_share_of_given_first_attempts_leaves_the_other_episodes_as_they_were(
     own = [i for i, episode in enumerate(mixed) if not episode.turns[0].given]
     assert 0 < len(own) < 12
     assert [mixed[i] for i in own] == [plain[i] for i in own]
-    assert len(engine.calls[0][0]) == len(own)
+    assert sorted(len(prompts) for prompts, _ in engine.calls) == sorted([12 - len(own), len(own), len(own)])
 
 
 def test_where_every_episode_needs_a_given_attempt_a_problem_without_one_is_named(chat):
@@ -233,12 +233,51 @@ def test_a_text_is_graded_once_for_a_problem_whatever_the_attempt(chat):
 
 
 def test_what_the_grader_failed_on_is_asked_again(chat):
-    calls = []
+    calls: list[int] = []
+    graded = threading.Event()
+
+    class Waiting(Recorder):
+        def generate(self, prompts, sampling, seeds):
+            assert not self.calls or graded.wait(timeout=60)
+            return super().generate(prompts, sampling, seeds)
 
     def grade(pairs):
         calls.append(len(pairs))
+        graded.set()
         return [Verdict(status="unscored") if len(calls) == 1 else Verdict(status="wrong") for _ in pairs]
 
-    episodes = self_correct(PROBLEMS[:1], replace(TASK, grade=grade), Recorder(chat, lambda *_: "x"), chat, HOW)
+    episodes = self_correct(PROBLEMS[:1], replace(TASK, grade=grade), Waiting(chat, lambda *_: "x"), chat, HOW)
     assert calls == [1, 1]
     assert {tuple(turn.verdict.status for turn in e.turns) for e in episodes} == {("unscored", "wrong")}
+
+
+def test_what_gathers_while_the_grader_is_busy_is_graded_together(chat):
+    calls: list[int] = []
+    busy, sampled = threading.Event(), threading.Event()
+
+    class Telling(Recorder):
+        def generate(self, prompts, sampling, seeds):
+            assert not self.calls or busy.wait(timeout=60)
+            if len(self.calls) == 3:
+                sampled.set()
+            return super().generate(prompts, sampling, seeds)
+
+    def grade(pairs):
+        calls.append(len(pairs))
+        busy.set()
+        assert sampled.wait(timeout=60)
+        return TASK.grade(pairs)
+
+    engine = Telling(chat, lambda prompt, seed: f"{seed} {len(prompt)}")
+    self_correct(PROBLEMS, replace(TASK, grade=grade), engine, chat, replace(HOW, attempts=4))
+    assert calls[0] == 12
+    assert calls[1] >= 24
+    assert sum(calls) == 48
+
+
+def test_an_error_in_the_grader_is_raised(chat):
+    def grade(pairs):
+        raise DataError("the reference cannot be read")
+
+    with pytest.raises(DataError, match="the reference cannot be read"):
+        self_correct(PROBLEMS, replace(TASK, grade=grade), Recorder(chat, lambda *_: "x"), chat, HOW)

@@ -4,12 +4,14 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from transformers import AutoTokenizer
 
 from posttrain.prompting.chat import eos_ids_of
+from posttrain.sampling.converse import Request
 from posttrain.sampling.hf import HFEngine
 from posttrain.sampling.server import ServerEngine
 from posttrain.types import EngineError, Sampling
@@ -269,6 +271,39 @@ def test_rows_are_spread_evenly(fake_server, another_server, tokenizer, eos_ids)
     assert fake_server.num_asked + another_server.num_asked == 64
     assert fake_server.num_asked >= 8
     assert another_server.num_asked >= 8
+
+
+def asked_again(requests):
+    def follow(ended):
+        return [None if len(said) == 2 else replace(requests[i], prompt=(*requests[i].prompt, *said[0].ids)) for i, said in ended]
+
+    return follow
+
+
+def test_a_row_goes_on_while_another_has_not_begun_its_second_attempt(fake_server, tokenizer, eos_ids):
+    fake_server.replies = [(200, answer("5", token_ids=[3]))]
+    engine = ServerEngine([fake_server.url], "m", tokenizer, eos_ids, concurrency=2)
+    requests = [Request(prompt=(1, 2), sampling=GREEDY, seed=i) for i in range(2)]
+    done = threading.Event()
+
+    def follow(ended):
+        ((i, said),) = ended
+        if i == 1 and len(said) == 2:
+            done.set()
+        assert i or done.wait(30), "row 0 waits for row 1 to end, and row 1 waits for row 0"
+        return asked_again(requests)(ended)
+
+    assert [len(said) for said in engine.converse(requests, follow)] == [2, 2]
+
+
+def test_a_row_goes_on_where_it_began_and_begins_again_where_its_server_fails(fake_server, another_server, tokenizer, eos_ids):
+    fake_server.replies = [(200, answer("5", token_ids=[3]))] * 8 + [(500, {"error": {"message": "the cache is on fire"}})]
+    another_server.replies = [(200, answer("6", token_ids=[4]))]
+    engine = ServerEngine([fake_server.url, another_server.url], "m", tokenizer, eos_ids, concurrency=2, retries=0)
+    requests = [Request(prompt=(1, 2), sampling=GREEDY, seed=i) for i in range(20)]
+    rows = engine.converse(requests, asked_again(requests))
+    assert [len({completion.ids for completion in said}) for said in rows] == [1] * 20
+    assert {said[0].ids for said in rows} == {(3,), (4,)}
 
 
 def test_weights_cannot_be_pushed_to_a_server(fake_server, tokenizer, eos_ids):
