@@ -21,6 +21,7 @@ KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config,
     "sft": "posttrain.sft.train",
     "self_training": "posttrain.sft.self_training",
     "icl_pretrain": "posttrain.sft.in_context",
+    "muesli": "posttrain.agents.muesli",
     "study": "posttrain.study",
     "icl_study": "posttrain.icl_study",
 }

@@ -27,15 +27,18 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from posttrain.agents.environments import EnvConfig, GoalGridConfig, make_env
+from posttrain.agents.environments import EnvConfig, GoalGridConfig, MazeConfig, WallsConfig, make_env
 from posttrain.agents.kernel import checkpoint
-from posttrain.agents.kernel.nets import WorldModel, lookahead, track, unroll
+from posttrain.agents.kernel.envs.vector import VectorEnv
+from posttrain.agents.kernel.nets import WorldModel, lookahead, save_model, track, unroll
 from posttrain.agents.kernel.replay import Replay
 from posttrain.agents.kernel.returns import retrace
 from posttrain.agents.kernel.rollout import returns_of
 from posttrain.agents.kernel.transforms import Support
 from posttrain.config import config
 from posttrain.run import RunFolder, write_atomic
+
+ENV_SEED, FINAL_SEED = 10_000, 1_000_000  # apart from those of the run's draws and of evaluations during it
 
 
 @config
@@ -155,7 +158,7 @@ def targets_of(average: WorldModel, batch: Sequences, scale: Tensor, cfg: LossCo
 
 def muesli_loss(model: WorldModel, batch: Sequences, targets: Targets, cfg: LossConfig) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss and its parts. The policy terms read every step; the model terms unroll from those with `unroll` steps after them."""
-    steps, first = len(targets.returns), len(targets.returns) - cfg.unroll
+    first = len(targets.returns) - cfg.unroll
     state = model.represent(batch.obs[:-1].flatten(0, 1)).unflatten(0, targets.returns.shape)
     logits, value_logits = model.predict(state)
     logp = logits.log_softmax(-1).gather(-1, batch.action[:-1, :, None])[..., 0]
@@ -173,9 +176,8 @@ def muesli_loss(model: WorldModel, batch: Sequences, targets: Targets, cfg: Loss
         reward_loss.append((known * model.support.cross_entropy(reward_logits[k], alive * batch.reward[here])).mean())
         known = known * (1 - alive * batch.truncated[here].float())
         alive = alive * (~batch.terminated[here]).float()
-        if k + 1 + first <= steps:  # the last unrolled step of all has no target of its own
-            value_loss.append((known * model.support.cross_entropy(value_logits_K[k], alive * targets.returns[after])).mean())
-            policy_loss.append((known * alive * kl(targets.cmpo[after], logits_K[k])).mean())
+        value_loss.append((known * model.support.cross_entropy(value_logits_K[k], alive * targets.returns[after])).mean())
+        policy_loss.append((known * alive * kl(targets.cmpo[after], logits_K[k])).mean())
     parts = {
         "policy_gradient": gradient,
         "regulariser": regulariser,
@@ -185,3 +187,120 @@ def muesli_loss(model: WorldModel, batch: Sequences, targets: Targets, cfg: Loss
     }
     total = gradient + cfg.weight_kl * regulariser + parts["model_policy"] + parts["model_reward"] + cfg.weight_value * parts["value"]
     return total, parts
+
+
+@torch.no_grad()
+def act(average: WorldModel, obs: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Actions drawn from pi', with their log-probabilities, each [B]."""
+    logits = average.predict(average.represent(obs)).policy_logits
+    action = torch.multinomial(logits.softmax(-1), 1, generator=draws)
+    return action[:, 0], logits.log_softmax(-1).gather(-1, action)[:, 0]
+
+
+def greedy(average: WorldModel, obs: Tensor) -> Tensor:
+    """The likeliest action of pi', [B]: no look ahead."""
+    return average.predict(average.represent(obs)).policy_logits.argmax(-1)
+
+
+class Learner:
+    """theta, theta', the optimiser and the moving variance of advantages: what an update changes."""
+
+    def __init__(self, cfg: Config, obs_shape: tuple[int, ...], num_actions: int) -> None:
+        low, high, num_atoms = cfg.support
+        support = Support(low=low, high=high, num_atoms=num_atoms)
+        self.cfg = cfg
+        self.model = WorldModel(obs_shape, num_actions, support, cfg.width, cfg.hidden).to(cfg.device)
+        self.average = copy.deepcopy(self.model).requires_grad_(False)
+        self.optimiser = torch.optim.AdamW(self.model.parameters(), lr=cfg.learning_rate, weight_decay=0.0)
+        self.variance = torch.zeros(2, device=cfg.device)
+        """Moving average of (G - v')^2, and of 1, which corrects it for its start at 0."""
+
+    def update(self, batch: Sequences, progress: float) -> dict[str, Tensor]:
+        """One step of the optimiser; `progress` from 0 to 1 is how much of the run is over."""
+        cfg = self.cfg.loss
+        scale = (self.variance[0] / self.variance[1]).sqrt() if self.variance[1] > 0 else torch.ones((), device=self.cfg.device)
+        targets = targets_of(self.average, batch, scale.clamp(min=1e-6), cfg)
+        self.variance.mul_(cfg.variance_decay)
+        self.variance += (1 - cfg.variance_decay) * torch.stack([targets.surprise, torch.ones_like(targets.surprise)])
+        loss, parts = muesli_loss(self.model, batch, targets, cfg)
+        for group in self.optimiser.param_groups:
+            group["lr"] = self.cfg.learning_rate * (1 - progress)
+        self.optimiser.zero_grad()
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.cfg.clip_update)
+        self.optimiser.step()
+        track(self.average, self.model, self.cfg.target_rate)
+        return parts | {"loss": loss.detach(), "surprise": targets.surprise}
+
+    def state_dict(self) -> dict[str, Any]:
+        parts = {"model": self.model, "average": self.average, "optimiser": self.optimiser}
+        return {name: part.state_dict() for name, part in parts.items()} | {"variance": self.variance}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        for name in ("model", "average", "optimiser"):
+            getattr(self, name).load_state_dict(state[name])
+        self.variance = state["variance"].to(self.cfg.device).clone()
+
+
+def collect(env: VectorEnv, obs: Tensor, average: WorldModel, replay: Replay, cfg: Config, draws: torch.Generator) -> Tensor:
+    """A rollout into `replay`; returns the observations after it."""
+    for _ in range(cfg.rollout):
+        action, logp = act(average, obs, draws)
+        next_obs, reward, terminated, truncated = env.step(action)
+        replay.append(obs=obs, action=action, reward=reward, terminated=terminated, truncated=truncated, logp=logp)
+        obs = next_obs
+    return obs
+
+
+def draw(replay: Replay, cfg: Config, draws: torch.Generator) -> Sequences:
+    """A batch of sequences, a share of them from the newest rollout."""
+    newest, length = round(cfg.online * cfg.batch), cfg.rollout + 1
+    old = replay.sample(cfg.batch - newest, length, draws).fields
+    column = torch.randint(cfg.num_envs, (newest,), generator=draws, device=draws.device)
+    new = {name: x[:, column] for name, x in replay.latest(length).items()}
+    return Sequences(**{name: torch.cat([old[name], new[name]], 1) for name in Sequences._fields})
+
+
+def evaluate(average: WorldModel, cfg: Config, episodes: int, seed: int, held_out: bool = False) -> float:
+    """Mean return of greedy episodes, the success rate where reaching the goal is all that pays."""
+    env = make_env(cfg.env, episodes, cfg.device, held_out)
+    starts = torch.Generator(cfg.device).manual_seed(seed)
+    return returns_of(env, lambda obs: greedy(average, obs), starts).mean().item()
+
+
+def main(cfg: Config, out: Path, resume: bool) -> int:
+    """Train, evaluate, write `result.json` and the weights of theta'; returns the exit code."""
+    torch.set_num_threads(1)
+    run, saved = RunFolder(out, cfg, resume=resume, free=("checkpoint_every",)), out / "checkpoint.pt"
+    draws = checkpoint.seeded(cfg.seed, cfg.device)
+    env, replay = make_env(cfg.env, cfg.num_envs, cfg.device), Replay(cfg.replay_steps // cfg.num_envs, cfg.num_envs, cfg.device)
+    learner = Learner(cfg, env.obs_shape, env.num_actions)
+    obs, done = env.reset(torch.Generator(cfg.device).manual_seed(cfg.seed + ENV_SEED)), 0
+    parts = {"learner": learner, "env": env, "replay": replay, "draws": draws}
+    if saved.exists():
+        numbers = checkpoint.restore(saved, parts)
+        obs, done = numbers["obs"].to(cfg.device), numbers["done"]
+    run.forget_after(done)
+    steps_each, before_s = cfg.num_envs * cfg.rollout, time.process_time()
+    rollouts = cfg.env_steps // steps_each
+    with checkpoint.StopSignal() as stop:
+        for number in range(done + 1, rollouts + 1):
+            obs = collect(env, obs, learner.average, replay, cfg, draws)
+            rows = []
+            if len(replay) > cfg.rollout:
+                rows = [learner.update(draw(replay, cfg, draws), (number - 1) / rollouts) for _ in range(cfg.updates)]
+            if rows and (number % cfg.log_every == 0 or number == rollouts):
+                means = {name: torch.stack([row[name] for row in rows]).mean().item() for name in rows[0]}
+                cpu_s = time.process_time() - before_s
+                score = evaluate(learner.average, cfg, cfg.eval_episodes, seed=number)
+                run.log(number, {"env_steps": number * steps_each, "score": score, **means, "cpu_s": cpu_s})
+            if number % cfg.checkpoint_every == 0 or number == rollouts or stop.came:
+                checkpoint.save(saved, parts, obs=obs, done=number)
+            if stop.came:
+                return checkpoint.INTERRUPTED
+    result = {"env_steps": rollouts * steps_each, "score": evaluate(learner.average, cfg, cfg.final_episodes, seed=FINAL_SEED)}
+    if isinstance(cfg.env, MazeConfig | WallsConfig):
+        result["score_held_out"] = evaluate(learner.average, cfg, cfg.final_episodes, seed=FINAL_SEED, held_out=True)
+    save_model(out / "model.pt", learner.average)
+    write_atomic(out / "result.json", json.dumps(result, indent=1) + "\n")
+    return 0

@@ -6,7 +6,9 @@ Rewards and values are distributions over the atoms of a `Support`; `rewards` an
 """
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import pairwise
+from pathlib import Path
 from typing import NamedTuple
 
 import torch
@@ -76,6 +78,7 @@ class WorldModel(nn.Module):
 
     def __init__(self, obs_shape: Sequence[int], num_actions: int, support: Support, width: int, hidden: int) -> None:
         super().__init__()
+        self.shape = {"obs_shape": tuple(obs_shape), "num_actions": num_actions, "width": width, "hidden": hidden}
         self.num_actions, self.support = num_actions, support
         self.encode = torso(obs_shape, width)
         self.from_state = nn.Linear(width, hidden)
@@ -135,6 +138,20 @@ def unroll(model: WorldModel, state: Tensor, action_K: Sequence[Tensor]) -> tupl
         states.append(state)
         rewards.append(reward_logits)
     return torch.stack(states), torch.stack(rewards)
+
+
+def save_model(path: Path, model: WorldModel) -> None:
+    """Weights and the sizes that `load_model` needs to make the model again."""
+    torch.save({"weights": model.state_dict(), "support": asdict(model.support), **model.shape}, path)
+
+
+def load_model(path: Path, device: torch.device | str = "cpu") -> WorldModel:
+    """A model saved by `save_model`, not to be trained."""
+    saved = torch.load(path, map_location=device, weights_only=True)
+    weights, support = saved.pop("weights"), Support(**saved.pop("support"))
+    model = WorldModel(support=support, **saved).to(device)
+    model.load_state_dict(weights)
+    return model.requires_grad_(False)
 
 
 @torch.no_grad()

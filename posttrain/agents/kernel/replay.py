@@ -29,6 +29,8 @@ class Replay:
         self.capacity, self.num_envs, self.device = capacity, num_envs, torch.device(device)
         self.fields: dict[str, Tensor] = {}
         self.priority_TB = torch.zeros(capacity, num_envs, dtype=torch.float64, device=self.device)
+        self.highest = torch.ones((), dtype=torch.float64, device=self.device)
+        """The highest priority so far, at least 1: that of a step nobody has judged."""
         self.written = 0
         """Steps appended since the beginning; the next goes to slot `written % capacity`."""
 
@@ -37,7 +39,7 @@ class Replay:
         return min(self.written, self.capacity)
 
     def append(self, **step: Tensor) -> None:
-        """Add one step, each field [B, ...]; the first call says which fields there are. A new step gets the highest priority so far, or 1."""
+        """Add one step, each field [B, ...]; the first call says which fields there are. A new step gets the highest priority so far."""
         if not self.fields:
             self.fields = {name: torch.zeros(self.capacity, *x.shape, dtype=x.dtype, device=self.device) for name, x in step.items()}
         if step.keys() != self.fields.keys():
@@ -45,8 +47,7 @@ class Replay:
         slot = self.written % self.capacity
         for name, x in step.items():
             self.fields[name][slot] = x
-        highest = self.priority_TB.max()
-        self.priority_TB[slot] = torch.where(highest > 0, highest, 1.0)
+        self.priority_TB[slot] = self.highest
         self.written += 1
 
     def sample(self, num: int, length: int, generator: torch.Generator) -> Stretches:
@@ -77,13 +78,15 @@ class Replay:
     def prioritise(self, slot_N: Tensor, column_N: Tensor, priority_N: Tensor) -> None:
         """Set the priorities of the stretches that begin there."""
         self.priority_TB[slot_N, column_N] = priority_N.double()
+        self.highest = torch.maximum(self.highest, priority_N.double().max())
 
     def state_dict(self) -> dict[str, Any]:
-        return {"fields": self.fields, "priority": self.priority_TB, "written": self.written}
+        return {"fields": self.fields, "priority": self.priority_TB, "highest": self.highest, "written": self.written}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.fields = {name: x.to(self.device).clone() for name, x in state["fields"].items()}
         self.priority_TB = state["priority"].to(self.device).clone()
+        self.highest = state["highest"].to(self.device)
         self.written = state["written"]
 
     @property

@@ -21,7 +21,7 @@ class Grid:
     """A walk along waypoints: reaching waypoint i, in order, pays `rewards[i]`, and the last one ends the episode.
 
     The observation is one plane of cells for the agent, one for each waypoint, one for the walls if any layout has some, then one number
-    for each waypoint but the last that says if it was reached. Start and waypoints are different free cells, drawn evenly for every episode.
+    for each waypoint but the last that says if it was reached. Start and waypoints are different free cells, drawn evenly in every episode.
     """
 
     num_actions = NUM_ACTIONS
