@@ -11,9 +11,9 @@ policy pi' acts and which makes every target:
     loss = - min(1, pi / mu) adv(G) log pi(a)  +  weight_kl KL(pi_CMPO || pi)                       policy, Eq. 10
            +  mean_k KL(pi_CMPO(s_{t+k}) || pi_k)  +  CE(reward_k, r_{t+k})  +  weight_value CE(v_k, G_{t+k})     model, Eq. 13
 
-pi_k, reward_k and v_k are read from the state that k model steps along the actions taken lead to. What is left out: the recurrent core and
-the action embedding by an LSTM (ours is a residual MLP), the sampled form of the regulariser (actions here are few enough to sum over),
-the leave-one-out correction of the policy gradient, and bootstrapping past a time limit, whose steps teach no value at all. Expected: greedy
+pi_k, reward_k and v_k are read from the state that k model steps along the actions taken lead to. Left out: the recurrent core and the LSTM
+that steps the model (ours is a residual MLP), the sampled form of the regulariser (actions here are few enough to sum over), the
+leave-one-out correction of the policy gradient, and bootstrapping past a time limit, whose step teaches no value at all. Expected: greedy
 success of at least .95 on GoalGrid(5) after 60k steps and .97 on GoalGrid(8) after 200k (recipes/muesli_grid).
 """
 
@@ -79,7 +79,7 @@ class Config:
     """Share of the batch from the newest rollout; the paper replays 75%, 95% at large scale."""
     updates: PositiveInt = 4
     """Updates after each rollout."""
-    width: PositiveInt = 64
+    width: PositiveInt = 128
     """Numbers in a model state."""
     hidden: PositiveInt = 128
     support: tuple[float, float, PositiveInt] = (-2.0, 2.0, 41)
@@ -98,7 +98,7 @@ class Config:
     eval_episodes: PositiveInt = 512
     """Greedy episodes of an evaluation during the run."""
     final_episodes: PositiveInt = 4096
-    """Greedy episodes of the evaluation at the end, on starts that no evaluation before it drew by choice."""
+    """Greedy episodes of the evaluation at the end, drawn apart from those during the run."""
     device: str = "cpu"
 
 
@@ -233,12 +233,17 @@ class Learner:
         return parts | {"loss": loss.detach(), "surprise": targets.surprise}
 
     def state_dict(self) -> dict[str, Any]:
-        parts = {"model": self.model, "average": self.average, "optimiser": self.optimiser}
-        return {name: part.state_dict() for name, part in parts.items()} | {"variance": self.variance}
+        return {
+            "model": self.model.state_dict(),
+            "average": self.average.state_dict(),
+            "optimiser": self.optimiser.state_dict(),
+            "variance": self.variance,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        for name in ("model", "average", "optimiser"):
-            getattr(self, name).load_state_dict(state[name])
+        self.model.load_state_dict(state["model"])
+        self.average.load_state_dict(state["average"])
+        self.optimiser.load_state_dict(state["optimiser"])
         self.variance = state["variance"].to(self.cfg.device).clone()
 
 
