@@ -3,7 +3,7 @@
 from typing import Literal, TypeAlias
 
 import torch
-from pydantic import Field, NonNegativeInt, PositiveInt
+from pydantic import Field, PositiveInt
 
 from posttrain.agents.kernel.envs.bridge import GymnasiumEnv
 from posttrain.agents.kernel.envs.cartpole import CartPole
@@ -62,8 +62,6 @@ class MazeConfig:
     """Longest episode, steps."""
     layouts: PositiveInt = 50
     """Mazes to train on."""
-    layout_seed: NonNegativeInt = 0
-    """Of the mazes drawn."""
 
 
 @config
@@ -79,8 +77,6 @@ class WallsConfig:
     """Layouts to train on."""
     density: float = Field(default=0.2, ge=0, lt=0.5)
     """Share of the cells that are walls, before layouts that are not connected are thrown away."""
-    layout_seed: NonNegativeInt = 0
-    """Of the layouts drawn."""
 
 
 @config
@@ -117,8 +113,14 @@ EnvConfig: TypeAlias = (
 )
 
 
-def make_env(cfg: EnvConfig, num_envs: int, device: torch.device | str = "cpu", held_out: bool = False) -> VectorEnv:
-    """`num_envs` copies side by side; with `held_out` the layouts of mazes and walls are ones that training does not see."""
+def make_env(
+    cfg: EnvConfig, num_envs: int, device: torch.device | str = "cpu", *, layout_seed: int = 0, held_out: bool = False
+) -> VectorEnv:
+    """`num_envs` copies side by side. Mazes and walls are drawn from `layout_seed`, fewer of them being the first of more.
+
+    With `held_out` they are ones that training from the same seed does not see.
+    """
+    draws = torch.Generator().manual_seed(layout_seed + HELD_OUT * held_out)
     match cfg:
         case GoalGridConfig():
             return goal_grid(cfg.n, cfg.limit, num_envs, device)
@@ -127,9 +129,9 @@ def make_env(cfg: EnvConfig, num_envs: int, device: torch.device | str = "cpu", 
         case FourRoomsConfig():
             return Grid(four_rooms(cfg.n)[None], cfg.limit, num_envs, slip=cfg.slip, device=device)
         case MazeConfig():
-            return Grid(mazes(cfg.layouts, cfg.n, _layout_draws(cfg, held_out)), cfg.limit, num_envs, device=device)
+            return Grid(mazes(cfg.layouts, cfg.n, draws), cfg.limit, num_envs, device=device)
         case WallsConfig():
-            walls_LHW = scattered_walls(cfg.layouts, cfg.n, cfg.density, _layout_draws(cfg, held_out))
+            walls_LHW = scattered_walls(cfg.layouts, cfg.n, cfg.density, draws)
             return Grid(walls_LHW, cfg.limit, num_envs, device=device)
         case CatchConfig():
             return Catch(num_envs, cfg.rows, cfg.columns, device)
@@ -137,7 +139,3 @@ def make_env(cfg: EnvConfig, num_envs: int, device: torch.device | str = "cpu", 
             return CartPole(num_envs, cfg.limit, device)
         case GymnasiumConfig():
             return GymnasiumEnv(cfg.name, num_envs, cfg.processes, device)
-
-
-def _layout_draws(cfg: MazeConfig | WallsConfig, held_out: bool) -> torch.Generator:
-    return torch.Generator().manual_seed(cfg.layout_seed + HELD_OUT * held_out)

@@ -36,9 +36,7 @@ from posttrain.agents.kernel.returns import retrace
 from posttrain.agents.kernel.rollout import returns_of
 from posttrain.agents.kernel.transforms import Support
 from posttrain.config import config
-from posttrain.run import RunFolder, write_atomic
-
-ENV_SEED, FINAL_SEED = 10_000, 1_000_000  # apart from those of the run's draws and of evaluations during it
+from posttrain.run import RunFolder, seed_for, write_atomic
 
 
 @config
@@ -65,6 +63,9 @@ class Config:
 
     kind: Literal["muesli"] = "muesli"
     seed: NonNegativeInt = 0
+    """Of every draw, and of the layouts of an environment that has some."""
+    member: NonNegativeInt = 0
+    """Members of an ensemble differ in this: other draws and first weights, the same layouts."""
     env: EnvConfig = Field(default=GoalGridConfig(), discriminator="kind")
     env_steps: PositiveInt = 60_000
     """Steps of experience in all; a rollout that would go beyond is not begun."""
@@ -266,10 +267,10 @@ def draw(replay: Replay, cfg: Config, draws: torch.Generator) -> Sequences:
     return Sequences(**{name: torch.cat([old[name], new[name]], 1) for name in Sequences._fields})
 
 
-def evaluate(average: WorldModel, cfg: Config, episodes: int, seed: int, held_out: bool = False) -> float:
-    """Mean return of greedy episodes, the success rate where reaching the goal is all that pays."""
-    env = make_env(cfg.env, episodes, cfg.device, held_out)
-    starts = torch.Generator(cfg.device).manual_seed(seed)
+def evaluate(average: WorldModel, cfg: Config, episodes: int, when: int | str, held_out: bool = False) -> float:
+    """Mean return of greedy episodes, the success rate where reaching the goal is all that pays; their starts depend on `when`."""
+    env = make_env(cfg.env, episodes, cfg.device, layout_seed=cfg.seed, held_out=held_out)
+    starts = torch.Generator(cfg.device).manual_seed(seed_for(cfg.seed, cfg.member, "evaluation", when))
     return returns_of(env, lambda obs: greedy(average, obs), starts).mean().item()
 
 
@@ -277,10 +278,11 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     """Train, evaluate, write `result.json` and the weights of theta'; returns the exit code."""
     torch.set_num_threads(1)
     run, saved = RunFolder(out, cfg, resume=resume, free=("checkpoint_every",)), out / "checkpoint.pt"
-    draws = checkpoint.seeded(cfg.seed, cfg.device)
-    env, replay = make_env(cfg.env, cfg.num_envs, cfg.device), Replay(cfg.replay_steps // cfg.num_envs, cfg.num_envs, cfg.device)
+    draws = checkpoint.seeded(seed_for(cfg.seed, cfg.member), cfg.device)
+    env = make_env(cfg.env, cfg.num_envs, cfg.device, layout_seed=cfg.seed)
+    replay = Replay(cfg.replay_steps // cfg.num_envs, cfg.num_envs, cfg.device)
     learner = Learner(cfg, env.obs_shape, env.num_actions)
-    obs, done = env.reset(torch.Generator(cfg.device).manual_seed(cfg.seed + ENV_SEED)), 0
+    obs, done = env.reset(torch.Generator(cfg.device).manual_seed(seed_for(cfg.seed, cfg.member, "env"))), 0
     parts = {"learner": learner, "env": env, "replay": replay, "draws": draws}
     if saved.exists():
         numbers = checkpoint.restore(saved, parts)
@@ -297,15 +299,15 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
             if rows and (number % cfg.log_every == 0 or number == rollouts):
                 means = {name: torch.stack([row[name] for row in rows]).mean().item() for name in rows[0]}
                 cpu_s = time.process_time() - before_s
-                score = evaluate(learner.average, cfg, cfg.eval_episodes, seed=number)
+                score = evaluate(learner.average, cfg, cfg.eval_episodes, when=number)
                 run.log(number, {"env_steps": number * steps_each, "score": score, **means, "cpu_s": cpu_s})
             if number % cfg.checkpoint_every == 0 or number == rollouts or stop.came:
                 checkpoint.save(saved, parts, obs=obs, done=number)
             if stop.came:
                 return checkpoint.INTERRUPTED
-    result = {"env_steps": rollouts * steps_each, "score": evaluate(learner.average, cfg, cfg.final_episodes, seed=FINAL_SEED)}
+    result = {"env_steps": rollouts * steps_each, "score": evaluate(learner.average, cfg, cfg.final_episodes, when="end")}
     if isinstance(cfg.env, MazeConfig | WallsConfig):
-        result["score_held_out"] = evaluate(learner.average, cfg, cfg.final_episodes, seed=FINAL_SEED, held_out=True)
+        result["score_held_out"] = evaluate(learner.average, cfg, cfg.final_episodes, when="end", held_out=True)
     save_model(out / "model.pt", learner.average)
     write_atomic(out / "result.json", json.dumps(result, indent=1) + "\n")
     return 0
