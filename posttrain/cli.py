@@ -22,6 +22,7 @@ KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config,
     "self_training": "posttrain.sft.self_training",
     "icl_pretrain": "posttrain.sft.in_context",
     "muesli": "posttrain.agents.muesli",
+    "ive": "posttrain.agents.ive",
     "study": "posttrain.study",
     "icl_study": "posttrain.icl_study",
 }

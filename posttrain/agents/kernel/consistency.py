@@ -4,8 +4,8 @@ Value v and model m predict the value of a state once for every number k of mode
 
     v^k = (T^pi_m)^k v,   v^0 = v,   v^k(s) = E_pi,m[r_1 + gamma r_2 + ... + gamma^(k-1) r_k + gamma^k v(s_k)]
 
-Where both were learnt well they satisfy Bellman's equation, so all k agree; where they were not, nothing makes them. The first axis of every
-ensemble here is k.
+Where both were learnt well they satisfy Bellman's equation, so all k agree; where they were not, nothing makes them. The first axis of
+every ensemble here is k.
 """
 
 import torch
@@ -14,19 +14,20 @@ from torch import Tensor
 from posttrain.agents.kernel.nets import WorldModel
 
 
-def backed_up_values(model_SAS: Tensor, reward_SA: Tensor, policy_SA: Tensor, value_S: Tensor, gamma: float, depth: int) -> Tensor:
-    """v^0 ... v^depth of every state of a table, exact, [..., S, A, S] ... -> [depth + 1, ..., S]; leading axes are tables side by side."""
-    step_SS = (policy_SA[..., None] * model_SAS).sum(-2)
-    reward_S = (policy_SA * reward_SA).sum(-1)
+def under_policy(model_SAS: Tensor, reward_SA: Tensor, policy_SA: Tensor) -> tuple[Tensor, Tensor]:
+    """P^pi(s' | s) and r^pi(s) of a table, [..., S, S] and [..., S]."""
+    return (policy_SA[..., None] * model_SAS).sum(-2), (policy_SA * reward_SA).sum(-1)
+
+
+def backed_up_values(step_SS: Tensor, reward_S: Tensor, value_S: Tensor, gamma: float, depth: int) -> Tensor:
+    """v^0 ... v^depth of every state of a table, exact: v^{k+1} = r^pi + gamma P^pi v^k, [depth + 1, ..., S].
+
+    Leading axes are tables side by side.
+    """
     values = [value_S]
     for _ in range(depth):
         values.append(reward_S + gamma * (step_SS @ values[-1][..., None])[..., 0])
     return torch.stack(values)
-
-
-def backed_up_action_values(model_SAS: Tensor, reward_SA: Tensor, values_KS: Tensor, gamma: float) -> Tensor:
-    """q^{k+1}(s, a) = r(s, a) + gamma E_m[v^k(s')], [K, ..., S] -> [K, ..., S, A]."""
-    return reward_SA + gamma * (model_SAS @ values_KS[..., None, :, None])[..., 0]
 
 
 @torch.no_grad()

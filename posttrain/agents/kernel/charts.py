@@ -1,0 +1,66 @@
+"""Small figures of agents: a mean over seeds with its interval, and every seed as a dot."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+COLOURS = ("#3b6ea5", "#c8553d", "#6b8f47", "#8a6fa8", "#b8860b", "#5f6b76")
+
+
+class Panel(NamedTuple):
+    """One picture: for each name, numbers per place on the x axis and seed."""
+
+    title: str
+    places: Sequence[str]
+    lines: Mapping[str, Sequence[Sequence[float]]]
+    """[places][seeds] for each name"""
+    y_label: str
+    log: bool = False
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean, and the ends of its Student-t interval over independent seeds; one seed alone tells no spread, and its ends are itself."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, mean, mean
+    half = float(stdtrit(len(values) - 1, 0.5 + level / 2) * np.std(values, ddof=1) / len(values) ** 0.5)
+    return mean, mean - half, mean + half
+
+
+def shown(values: Sequence[float], digits: int = 3) -> str:
+    """ "mean [low, high]" for a table."""
+    mean, low, high = interval(values)
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def draw(path: Path, panels: Sequence[Panel]) -> None:
+    """The panels beside each other as a PNG: bars of intervals around means, seeds as dots."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.4), squeeze=False, layout="constrained")
+    for axis, panel in zip(axes[0], panels, strict=True):
+        for i, (name, line) in enumerate(panel.lines.items()):
+            x = np.arange(len(panel.places)) + 0.12 * (i - (len(panel.lines) - 1) / 2)
+            means, lows, highs = np.array([interval(values) for values in line]).T
+            colour = COLOURS[i % len(COLOURS)]
+            if panel.log:  # an interval may reach below 0, which a logarithmic axis does not have
+                lows = np.maximum(lows, min(min(values) for values in line))
+            axis.errorbar(x, means, [means - lows, highs - means], color=colour, marker="o", markersize=5, capsize=3, lw=1.2, label=name)
+            for place, values in zip(x, line, strict=True):
+                axis.plot([place + 0.05] * len(values), values, ".", color=colour, alpha=0.35, markersize=4)
+        axis.set_xticks(range(len(panel.places)), panel.places)
+        axis.set_title(panel.title, fontsize=10)
+        axis.set_ylabel(panel.y_label)
+        if panel.log:
+            axis.set_yscale("log")
+        if len(panel.lines) > 1:
+            axis.legend(fontsize=8, frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
