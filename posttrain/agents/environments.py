@@ -66,7 +66,7 @@ class MazeConfig:
 
 @config
 class WallsConfig:
-    """Walk to a goal between walls scattered at random, in layouts of which every episode draws one."""
+    """Walk to a goal between walls scattered at random; a layout has its own goal, and every episode draws a layout and a start."""
 
     kind: Literal["walls"] = "walls"
     n: PositiveInt = 7
@@ -132,7 +132,8 @@ def make_env(
             return Grid(mazes(cfg.layouts, cfg.n, draws), cfg.limit, num_envs, device=device)
         case WallsConfig():
             walls_LHW = scattered_walls(cfg.layouts, cfg.n, cfg.density, draws)
-            return Grid(walls_LHW, cfg.limit, num_envs, device=device)
+            goal_L = (torch.rand(cfg.layouts, generator=draws) * (~walls_LHW).flatten(1).sum(1)).long()
+            return Grid(walls_LHW, cfg.limit, num_envs, waypoint_LW=goal_L[:, None], device=device)
         case CatchConfig():
             return Catch(num_envs, cfg.rows, cfg.columns, device)
         case CartPoleConfig():

@@ -167,3 +167,15 @@ def test_a_pole_that_nobody_balances_falls():
         alive &= ~terminated
     assert not bool(alive.any())
     assert 8 <= lengths.mean() <= 11  # always pushing one way lasts nine or ten steps
+
+
+def test_a_layout_can_have_its_own_waypoints():
+    walls = torch.tensor([[[0, 1, 0], [0, 0, 0]], [[0, 0, 0], [0, 0, 1]]]).bool()
+    grid = Grid(walls, 9, 5_000, waypoint_LW=torch.tensor([[1], [4]]))  # the second and the fifth free cell: 2 and 4
+    grid.reset(torch.Generator().manual_seed(0))
+    layout, agent, goal = grid.state_BF[:, [0, AGENT, WAYPOINTS]].unbind(1)
+    assert torch.equal(goal, torch.where(layout == 0, 2, 4))
+    for i, free in enumerate(({0, 3, 4, 5}, {0, 1, 2, 3})):
+        counts = torch.bincount(agent[layout == i], minlength=6)
+        assert set(counts.nonzero()[:, 0].tolist()) == free
+        assert bool((counts[counts > 0] > 500).all())

@@ -21,7 +21,7 @@ class Grid:
     """A walk along waypoints: reaching waypoint i, in order, pays `rewards[i]`, and the last one ends the episode.
 
     The observation is one plane of cells for the agent, one for each waypoint, one for the walls if any layout has some, then one number
-    for each waypoint but the last that says if it was reached. Start and waypoints are different free cells, drawn evenly in every episode.
+    for each waypoint but the last that says if it was reached. Start and waypoints are different free cells, drawn evenly.
     """
 
     num_actions = NUM_ACTIONS
@@ -33,9 +33,13 @@ class Grid:
         num_envs: int,
         rewards: tuple[float, ...] = (1.0,),
         slip: float = 0.0,
+        waypoint_LW: Tensor | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
-        """`limit` is the longest episode in steps; with probability `slip` a random action takes the place of the chosen one."""
+        """`limit` is the longest episode in steps; with probability `slip` a random action takes the place of the chosen one.
+
+        `waypoint_LW` fixes the waypoints of each layout, as places among its free cells in order; without it they are drawn.
+        """
         self.num_envs, self.limit, self.slip, self.device = num_envs, limit, slip, torch.device(device)
         self.walls_LC = walls_LHW.flatten(1).to(self.device)
         self.num_layouts, self.num_cells = self.walls_LC.shape
@@ -45,6 +49,7 @@ class Grid:
         if int(self.count_L.min()) <= self.num_waypoints:
             raise ValueError(f"need more than {self.num_waypoints} free cells in every layout, found one with {int(self.count_L.min())}")
         self.free_LC = torch.argsort(self.walls_LC.int(), dim=1, stable=True)  # the free cells first, in order
+        self.waypoint_LW = None if waypoint_LW is None else waypoint_LW.to(self.device)
         self.reward_W = torch.tensor(rewards, device=self.device)
         self.shows_walls = bool(self.walls_LC.any())
         num_planes = 1 + self.num_waypoints + self.shows_walls
@@ -99,16 +104,15 @@ class Grid:
         """First states of episodes, [num, F]: the layout evenly, then start and waypoints evenly among different free cells."""
         uniform_NU = torch.rand(num, 2 + self.num_waypoints, generator=self.generator, device=self.device)
         layout_N = (uniform_NU[:, 0] * self.num_layouts).long()
-        picks_N: list[Tensor] = []
-        for i in range(1 + self.num_waypoints):
-            pick_N = (uniform_NU[:, 1 + i] * (self.count_L[layout_N] - i)).long()  # among those not yet taken
-            if picks_N:
-                for taken_N in torch.stack(picks_N).sort(0).values:
-                    pick_N = pick_N + (pick_N >= taken_N)
-            picks_N.append(pick_N)
-        cell_N = [self.free_LC[layout_N, pick_N] for pick_N in picks_N]
+        picks = [] if self.waypoint_LW is None else list(self.waypoint_LW[layout_N].unbind(1))  # places among the free cells
+        while len(picks) < self.num_waypoints + 1:
+            pick_N = (uniform_NU[:, 1 + len(picks)] * (self.count_L[layout_N] - len(picks))).long()  # among those not yet taken
+            for taken_N in torch.stack(picks).sort(0).values if picks else ():
+                pick_N = pick_N + (pick_N >= taken_N)
+            picks.append(pick_N)
+        waypoints, agent_N = [self.free_LC[layout_N, pick_N] for pick_N in picks[:-1]], self.free_LC[layout_N, picks[-1]]
         zero_N = torch.zeros_like(layout_N)
-        return torch.stack([layout_N, zero_N, cell_N[0], zero_N, *cell_N[1:]], 1)
+        return torch.stack([layout_N, zero_N, agent_N, zero_N, *waypoints], 1)
 
     def state_dict(self) -> dict[str, Any]:
         return {"state": self.state_BF.clone(), "generator": self.generator.get_state()}
