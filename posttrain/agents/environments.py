@@ -132,7 +132,8 @@ def make_env(
             return Grid(mazes(cfg.layouts, cfg.n, draws), cfg.limit, num_envs, device=device)
         case WallsConfig():
             walls_LHW = scattered_walls(cfg.layouts, cfg.n, cfg.density, draws)
-            goal_L = (torch.rand(cfg.layouts, generator=draws) * (~walls_LHW).flatten(1).sum(1)).long()
+            goals = torch.Generator().manual_seed(layout_seed + HELD_OUT * held_out)
+            goal_L = torch.stack([torch.randint(int((~walls_HW).sum()), (), generator=goals) for walls_HW in walls_LHW])
             return Grid(walls_LHW, cfg.limit, num_envs, waypoint_LW=goal_L[:, None], device=device)
         case CatchConfig():
             return Catch(num_envs, cfg.rows, cfg.columns, device)
