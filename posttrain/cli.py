@@ -23,6 +23,7 @@ KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config,
     "icl_pretrain": "posttrain.sft.in_context",
     "muesli": "posttrain.agents.muesli",
     "ive": "posttrain.agents.ive",
+    "ive_deep": "posttrain.agents.ive_deep",
     "study": "posttrain.study",
     "icl_study": "posttrain.icl_study",
 }

@@ -74,6 +74,8 @@ class Config:
     """Steps of each environment between learning phases, and the length of the sequences learnt from."""
     replay_steps: PositiveInt = 100_000
     """Steps of experience kept."""
+    even: float = Field(default=0.0, ge=0, lt=1)
+    """Share of actions drawn evenly instead of from pi', so that the model is also taught what pi' does not do; 0 in the paper."""
     batch: PositiveInt = 64
     """Sequences in an update."""
     online: float = Field(default=0.25, ge=0, le=1)
@@ -191,11 +193,12 @@ def muesli_loss(model: WorldModel, batch: Sequences, targets: Targets, cfg: Loss
 
 
 @torch.no_grad()
-def act(average: WorldModel, obs: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Actions drawn from pi', with their log-probabilities, each [B]."""
-    logits = average.predict(average.represent(obs)).policy_logits
-    action = torch.multinomial(logits.softmax(-1), 1, generator=draws)
-    return action[:, 0], logits.log_softmax(-1).gather(-1, action)[:, 0]
+def act(average: WorldModel, obs: Tensor, even: float, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Actions drawn from mu = (1 - even) pi' + even / A, with their log-probabilities, each [B]."""
+    probs = average.predict(average.represent(obs)).policy_logits.softmax(-1)
+    probs = (1 - even) * probs + even / average.num_actions
+    action = torch.multinomial(probs, 1, generator=draws)
+    return action[:, 0], probs.gather(-1, action)[:, 0].log()
 
 
 def greedy(average: WorldModel, obs: Tensor) -> Tensor:
@@ -251,7 +254,7 @@ class Learner:
 def collect(env: VectorEnv, obs: Tensor, average: WorldModel, replay: Replay, cfg: Config, draws: torch.Generator) -> Tensor:
     """A rollout into `replay`; returns the observations after it."""
     for _ in range(cfg.rollout):
-        action, logp = act(average, obs, draws)
+        action, logp = act(average, obs, cfg.even, draws)
         next_obs, reward, terminated, truncated = env.step(action)
         replay.append(obs=obs, action=action, reward=reward, terminated=terminated, truncated=truncated, logp=logp)
         obs = next_obs

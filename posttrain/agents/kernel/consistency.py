@@ -8,10 +8,26 @@ Where both were learnt well they satisfy Bellman's equation, so all k agree; whe
 every ensemble here is k.
 """
 
+from typing import Protocol
+
 import torch
 from torch import Tensor
 
-from posttrain.agents.kernel.nets import WorldModel
+from posttrain.agents.kernel.nets import Prediction
+
+
+class ValueModel(Protocol):
+    """A model of states with a policy and a value, as `nets.WorldModel` is."""
+
+    def step(self, state: Tensor, action: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def step_all(self, state: Tensor) -> tuple[Tensor, Tensor]: ...
+
+    def predict(self, state: Tensor) -> Prediction: ...
+
+    def values(self, state: Tensor) -> Tensor: ...
+
+    def rewards(self, reward_logits: Tensor) -> Tensor: ...
 
 
 def under_policy(model_SAS: Tensor, reward_SA: Tensor, policy_SA: Tensor) -> tuple[Tensor, Tensor]:
@@ -31,7 +47,23 @@ def backed_up_values(step_SS: Tensor, reward_S: Tensor, value_S: Tensor, gamma: 
 
 
 @torch.no_grad()
-def rolled_out_values(model: WorldModel, state_ND: Tensor, gamma: float, depth: int, rollouts: int, draws: torch.Generator) -> Tensor:
+def expected_values(model: ValueModel, state_ND: Tensor, gamma: float, depth: int) -> Tensor:
+    """v^0 ... v^depth of learned states, exact over the policy's actions, [depth + 1, N]; the last step visits A^depth states for each."""
+    state, prob = state_ND[:, None], torch.ones(len(state_ND), 1, device=state_ND.device)
+    earned, weight = torch.zeros(len(state_ND), device=state_ND.device), 1.0
+    values = [model.values(state_ND)]
+    for _ in range(depth):
+        prob_NMA = prob[..., None] * model.predict(state).policy_logits.softmax(-1)
+        next_state, reward_logits = model.step_all(state)
+        earned = earned + weight * (prob_NMA * model.rewards(reward_logits)).sum((1, 2))
+        weight *= gamma
+        state, prob = next_state.flatten(1, 2), prob_NMA.flatten(1)
+        values.append(earned + weight * (prob * model.values(state)).sum(1))
+    return torch.stack(values)
+
+
+@torch.no_grad()
+def rolled_out_values(model: ValueModel, state_ND: Tensor, gamma: float, depth: int, rollouts: int, draws: torch.Generator) -> Tensor:
     """v^0 ... v^depth of learned states, each the mean of `rollouts` walks of the model with actions of its policy, [depth + 1, N].
 
     One walk serves every k: v^k = sum_{i<k} gamma^i r_{i+1} + gamma^k v(s_k).
@@ -50,7 +82,7 @@ def rolled_out_values(model: WorldModel, state_ND: Tensor, gamma: float, depth: 
 
 @torch.no_grad()
 def rolled_out_action_values(
-    model: WorldModel, state_ND: Tensor, gamma: float, depth: int, rollouts: int, draws: torch.Generator
+    model: ValueModel, state_ND: Tensor, gamma: float, depth: int, rollouts: int, draws: torch.Generator
 ) -> Tensor:
     """q^1 ... q^depth of every action: the first step takes it, the others follow the model's policy, [depth, N, A]."""
     next_state, reward_logits = model.step_all(state_ND)
