@@ -3,10 +3,10 @@
     v^k(s) = E_pi,m[sum_{i<k} gamma^i r_{i+1} + gamma^k v(s_k)]      sigma = std_k v^k,   mu = mean_k v^k,   k = 0 ... n
     q^k(s, a)   the same with a as the first action, k = 1 ... n; the agent acts by argmax_a mu + beta sigma
 
-An agent knows some layouts of walls and goals. Three questions, each over several seeds, which differ in layouts, draws and first weights:
-does sigma on layouts that it does not know fall with the number that it does, and tell shifted observations from known ones, beside an
-explicit ensemble of agents that costs as many trainings; does an agent that avoids sigma lose less return under a shift; does the mean over k
-plan better than any one k when the model's states are disturbed.
+An agent knows some layouts of walls and goals. Three questions, over several seeds, which differ in layouts, draws and first weights: does
+sigma on layouts that it does not know fall with the number that it does, and tell shifted observations from known ones, beside an explicit
+ensemble of agents that costs as many trainings; does an agent that avoids sigma lose less return under a shift; does the mean over k plan
+better than any one k when the model's states are disturbed.
 
 Nothing is trained here. `agents` is a folder with seedN/layouts_10/model.pt and so on, as recipes/ive_rooms/agents.yaml makes them; members
 of the explicit ensemble are seedN/layouts_50_member_1 ... Left out: the paper's Procgen levels, and ensembles trained as one network.
@@ -36,8 +36,9 @@ from posttrain.agents.kernel.rollout import returns_of
 from posttrain.config import ConfigError, config
 from posttrain.run import RunFolder, seed_for, write_atomic
 
-WORLDS = ("known", "held out", "dense", "maze")
-SHIFTS = (*WORLDS[1:], "noise", "shuffled")
+LAYOUTS = ("known", "held out", "dense", "maze")
+SHIFTS = (*LAYOUTS[1:], "noise", "shuffled")
+WORLDS = ("known", "slippery", *LAYOUTS[1:])
 
 
 @config
@@ -56,7 +57,7 @@ class Config:
     """Of the agents that are asked the second and third question, and that have an explicit ensemble."""
     members: PositiveInt = 3
     """Further agents of that ensemble."""
-    gamma: float = Field(default=0.97, gt=0, lt=1)
+    gamma: float = Field(default=0.9, gt=0, lt=1)
     """As in training."""
     depth: PositiveInt = 5
     """n of IVE(n)."""
@@ -70,6 +71,8 @@ class Config:
     """Of walls in the dense world."""
     episodes: PositiveInt = 400
     """Of an agent in a world."""
+    slip: float = Field(default=0.3, ge=0, le=1)
+    """Of actions in the slippery world, whose layouts are the known ones."""
     betas: tuple[float, ...] = (-3.0, -1.0, 0.0, 1.0)
     disturbances: tuple[float, ...] = (0.0, 0.3, 1.0)
     """Standard deviations of noise added to each number of a state after a model step; those of a state have standard deviation 1."""
@@ -106,7 +109,7 @@ def world_of(cfg: Config, name: str, seed: int, size: int, num_envs: int) -> Gri
     """Episodes of a world; those held out, dense or mazes have layouts that no agent of the seed was trained on."""
     other = replace(cfg.env, layouts=200)
     match name:
-        case "known":
+        case "known" | "slippery":
             env = make_env(replace(cfg.env, layouts=size), num_envs, layout_seed=seed)
         case "held out":
             env = make_env(other, num_envs, layout_seed=seed, held_out=True)
@@ -115,12 +118,13 @@ def world_of(cfg: Config, name: str, seed: int, size: int, num_envs: int) -> Gri
         case _:
             env = Grid(mazes(200, cfg.env.n, torch.Generator().manual_seed(seed)), cfg.env.limit, num_envs)
     assert isinstance(env, Grid)
+    env.slip = cfg.slip if name == "slippery" else 0.0
     return env
 
 
 def observations(cfg: Config, seed: int, size: int, draws: torch.Generator) -> dict[str, Tensor]:
     """First observations of every world, and known ones with numbers flipped or shuffled, [states, D] each."""
-    seen = {name: world_of(cfg, name, seed, size, cfg.states).reset(draws) for name in WORLDS}
+    seen = {name: world_of(cfg, name, seed, size, cfg.states).reset(draws) for name in LAYOUTS}
     known = seen["known"]
     flipped = torch.rand(known.shape, generator=draws) < cfg.flips
     order = torch.randperm(known.shape[1], generator=draws)

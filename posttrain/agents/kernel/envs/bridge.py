@@ -73,9 +73,10 @@ def _made(name: str) -> Any:
         _imported("shimmy")
         return discretised(wrappers.FlattenObservation(gymnasium.make(name)))
     if name.startswith("MiniGrid-"):
-        minigrid = _imported("minigrid.wrappers")
-        return minigrid.ImgObsWrapper(gymnasium.make(name))
-    if name.startswith("MinAtar/"):
+        seen = _imported("minigrid.wrappers").ImgObsWrapper(gymnasium.make(name))
+        space = gymnasium.spaces.Box(0, 1, seen.observation_space.shape, np.float32)
+        return wrappers.TransformObservation(seen, lambda obs: np.float32(obs / 10), space)  # kinds, colours and states, numbered to 10
+    if name.startswith("MinAtar/") and name not in gymnasium.registry:
         _imported("minatar.gym").register_envs()
     return gymnasium.make(name)
 
