@@ -133,7 +133,7 @@ def rooms_world(n: int, slip: float, goal: int) -> World:
 def first_tables(tables: int, members: int, free_S: Tensor, scale: float, draws: torch.Generator) -> Tables:
     """Random ones: model rows from a flat Dirichlet distribution over the free cells, rewards and values normal."""
     cells = len(free_S)
-    model_BSAS = -torch.rand(tables, cells, NUM_ACTIONS, cells, generator=draws).log() * free_S
+    model_BSAS = torch.empty(tables, cells, NUM_ACTIONS, cells).exponential_(generator=draws) * free_S
     model_BSAS /= model_BSAS.sum(-1, keepdim=True)
     reward_BSA = scale * torch.randn(tables, cells, NUM_ACTIONS, generator=draws)
     return Tables(model_BSAS, reward_BSA, scale * torch.randn(tables, members, cells, generator=draws), torch.zeros(tables, cells))

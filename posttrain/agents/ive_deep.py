@@ -8,8 +8,8 @@ sigma on layouts that it does not know fall with the number that it does, and te
 ensemble of agents that costs as many trainings; does an agent that avoids sigma lose less return under a shift; does the mean over k plan
 better than any one k when the model's states are disturbed.
 
-Nothing is trained here. `agents` is a folder with seedN/layouts_10/model.pt and so on, as recipes/ive_rooms/agents.yaml makes them; members
-of the explicit ensemble are seedN/layouts_50_member_1 ... Left out: the paper's Procgen levels, and ensembles trained as one network.
+Nothing is trained here. `agents` is a folder with seedN/layouts_10/model.pt and so on, as recipes/ive_rooms/README.md says; members of
+the explicit ensemble are seedN/layouts_50_member_1 ... Left out: the paper's Procgen levels, and ensembles trained as one network.
 """
 
 import json
@@ -206,7 +206,7 @@ def trained(cfg: Config, seed: int, size: int, member: int = 0) -> WorldModel:
     """An agent's networks; raises `ConfigError` where it is not trained."""
     path = cfg.agents / f"seed{seed}" / (f"layouts_{size}" + (f"_member_{member}" if member else "")) / "model.pt"
     if not path.is_file():
-        raise ConfigError(f"agents: found no {path}; train them with recipes/ive_rooms/agents.yaml")
+        raise ConfigError(f"agents: found no {path}; train it as recipes/ive_rooms/README.md says")
     return load_model(path)
 
 

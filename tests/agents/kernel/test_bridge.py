@@ -35,6 +35,16 @@ def test_an_episode_that_ends_shows_the_first_observation_of_the_next():
     assert bool((obs[terminated].abs() <= 0.05).all())  # where every episode of CartPole begins
 
 
+def test_a_restored_environment_begins_new_episodes_from_the_saved_stream_of_seeds():
+    pytest.importorskip("gymnasium", reason="gymnasium is not installed: pip install 'posttrain[agents]'")
+    one, other, third = (GymnasiumEnv("CartPole-v1", 2) for _ in range(3))
+    one.reset(torch.Generator().manual_seed(0))
+    for env in (other, third):
+        env.load_state_dict(one.state_dict())
+    action = torch.tensor([0, 1])
+    assert torch.equal(other.step(action)[0], third.step(action)[0])
+
+
 def test_without_gymnasium_the_error_names_the_extra(monkeypatch):
     def missing(name):
         raise ImportError(name)

@@ -47,8 +47,9 @@ class GymnasiumEnv:
         return {"generator": self.generator.get_state()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Only the stream of seeds goes on; `reset` must follow."""
+        """The stream of seeds goes on with new episodes; what the agent saw last belongs to one that is lost."""
         self.generator.set_state(state["generator"])
+        self.reset(self.generator)
 
     def _seen(self, obs: np.ndarray) -> Tensor:
         obs_B = torch.as_tensor(obs, device=self.device)
