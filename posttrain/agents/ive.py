@@ -28,7 +28,7 @@ from scipy.stats import spearmanr
 from sklearn.metrics import roc_auc_score
 from torch import Tensor
 
-from posttrain.agents.kernel.charts import Panel, draw, shown
+from posttrain.agents.kernel.charts import Panel, draw, ratio_interval, shown
 from posttrain.agents.kernel.consistency import backed_up_values, disagreement, optimism, under_policy
 from posttrain.agents.kernel.envs.grids import NUM_ACTIONS, neighbours, transition_table
 from posttrain.agents.kernel.envs.layouts import four_rooms
@@ -79,7 +79,7 @@ class ExploreConfig:
     """The model learns a step at once, as the world is deterministic."""
     scale: PositiveFloat = 0.3
     walkers: dict[str, Explorer] = Field(default_factory=lambda: {"beta 0": Explorer(beta=0.0), "beta 3": Explorer(beta=3.0)})
-    """By name; one that steps at random is always walked beside them."""
+    """By name, the first being what the others are compared with; one that steps at random is always walked beside them."""
 
 
 @config
@@ -311,10 +311,14 @@ def table_of(cfg: Config, made: dict[str, Any]) -> str:
     lines += ["\nmean sigma under errors of known size\n", "| size | in the model | in the value |", "|---|---|---|"]
     for i, size in enumerate(cfg.rooms.errors):
         lines.append(f"| {size:g} | {shown(made['errors']['model'][i], 4)} | {shown(made['errors']['value'][i], 4)} |")
-    lines += ["\n| walker | coverage | every table |", "|---|---|---|"]
-    for name in [*cfg.explore.walkers, "random"]:
+    names = [*cfg.explore.walkers, "random"]
+    first = made[f"explore, {names[0]}"]["coverage"]
+    lines += [f"\n| walker | coverage | over that of {names[0]}, paired | every table |", "|---|---|---|---|"]
+    for name in names:
         coverage = made[f"explore, {name}"]["coverage"]
-        lines.append(f"| {name} | {shown(coverage)} | {' '.join(f'{x:.2f}' for x in coverage)} |")
+        ratio, low, high = ratio_interval(coverage, first)
+        every = " ".join(f"{x:.2f}" for x in coverage)
+        lines.append(f"| {name} | {shown(coverage)} | {ratio:.2f} [{low:.2f}, {high:.2f}] | {every} |")
     return "\n".join(lines).strip() + "\n"
 
 

@@ -30,6 +30,14 @@ def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float
     return mean, mean - half, mean + half
 
 
+def ratio_interval(values: Sequence[float], base: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """The ratio of two means over the same seeds, with a Student-t interval by the delta method: r -+ t sd(x - r y) / (sqrt(n) mean(y))."""
+    x, y = np.asarray(values), np.asarray(base)
+    ratio = float(x.mean() / y.mean())
+    _, low, high = interval((x - ratio * y).tolist(), level)  # around 0
+    return ratio, ratio + low / float(y.mean()), ratio + high / float(y.mean())
+
+
 def shown(values: Sequence[float], digits: int = 3) -> str:
     """ "mean [low, high]" for a table."""
     mean, low, high = interval(values)

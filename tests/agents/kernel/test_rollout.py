@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from posttrain.agents.kernel.charts import Panel, draw, interval
+from posttrain.agents.kernel.charts import Panel, draw, interval, ratio_interval
 from posttrain.agents.kernel.envs.catch import Catch
 from posttrain.agents.kernel.rollout import returns_of
 
@@ -26,6 +26,13 @@ def test_an_interval_by_hand():
     mean, low, high = interval([1.0, 2.0, 3.0])  # t of 2 degrees at 97.5% is 4.3027, s / sqrt(3) = 0.57735
     assert (mean, low, high) == pytest.approx((2.0, 2.0 - 4.3027 * 0.57735, 2.0 + 4.3027 * 0.57735), rel=1e-4)
     assert interval([5.0]) == (5.0, 5.0, 5.0)
+
+
+def test_a_ratio_of_paired_means_by_hand():
+    assert ratio_interval([2.0, 4.0], [1.0, 2.0]) == pytest.approx((2.0, 2.0, 2.0))  # twice as much on every seed
+    ratio, low, high = ratio_interval([1.0, 3.0], [2.0, 2.0])  # sd of (1, 3) - (2, 2) is sqrt(2), t of one degree 12.706
+    assert (ratio, high - ratio) == pytest.approx((1.0, 12.706 / 2), rel=1e-3)
+    assert ratio - low == pytest.approx(high - ratio)
 
 
 def test_a_figure_is_drawn(tmp_path):
