@@ -79,7 +79,13 @@ class ExploreConfig:
     """The model learns a step at once, as the world is deterministic."""
     scale: PositiveFloat = 0.3
     walkers: dict[str, Explorer] = Field(default_factory=lambda: {"beta 0": Explorer(beta=0.0), "beta 3": Explorer(beta=3.0)})
-    """By name, the first being what the others are compared with; one that steps at random is always walked beside them."""
+    """By name; one that steps at random is always walked beside them."""
+    base: str = "beta 0"
+    """The walker that the others are compared with."""
+
+    def __post_init__(self) -> None:
+        if self.base not in self.walkers:
+            raise ValueError(f"explore.base: found {self.base!r}, expected one of {', '.join(self.walkers)}")
 
 
 @config
@@ -312,11 +318,11 @@ def table_of(cfg: Config, made: dict[str, Any]) -> str:
     for i, size in enumerate(cfg.rooms.errors):
         lines.append(f"| {size:g} | {shown(made['errors']['model'][i], 4)} | {shown(made['errors']['value'][i], 4)} |")
     names = [*cfg.explore.walkers, "random"]
-    first = made[f"explore, {names[0]}"]["coverage"]
-    lines += [f"\n| walker | coverage | over that of {names[0]}, paired | every table |", "|---|---|---|---|"]
+    base = made[f"explore, {cfg.explore.base}"]["coverage"]
+    lines += [f"\n| walker | coverage | over that of {cfg.explore.base}, paired | every table |", "|---|---|---|---|"]
     for name in names:
         coverage = made[f"explore, {name}"]["coverage"]
-        ratio, low, high = ratio_interval(coverage, first)
+        ratio, low, high = ratio_interval(coverage, base)
         every = " ".join(f"{x:.2f}" for x in coverage)
         lines.append(f"| {name} | {shown(coverage)} | {ratio:.2f} [{low:.2f}, {high:.2f}] | {every} |")
     return "\n".join(lines).strip() + "\n"
@@ -334,5 +340,5 @@ def panels_of(cfg: Config, made: dict[str, Any]) -> list[Panel]:
         Panel("sigma falls where the walk goes", thousands, sigmas, "mean sigma", log=True),
         Panel("unseen rooms told apart", thousands, aurocs, "AUROC"),
         Panel("errors of known size", sizes, {name: made["errors"][name] for name in ("model", "value")}, "mean sigma"),
-        Panel("mu + beta sigma explores", names, {"coverage": coverage}, "share of cells visited"),
+        Panel("mu + beta sigma explores", names, {"coverage": coverage}, "share of cells visited", ordered=False),
     ]

@@ -292,7 +292,7 @@ def panels_of(cfg: Config, answers: dict[str, list[Any]]) -> list[Panel]:
     }
     return [
         Panel("sigma by layouts known", sizes, sigma, "mean sigma"),
-        Panel(f"shifts told apart, {cfg.size} layouts", SHIFTS, auroc, "AUROC"),
-        Panel("acting by mu + beta sigma", WORLDS, careful, "return"),
+        Panel(f"shifts told apart, {cfg.size} layouts", SHIFTS, auroc, "AUROC", ordered=False),
+        Panel("acting by mu + beta sigma", WORLDS, careful, "return", ordered=False),
         Panel("planning by q^k", ways, planned, "return"),
     ]

@@ -19,6 +19,8 @@ class Panel(NamedTuple):
     """[places][seeds] for each name"""
     y_label: str
     log: bool = False
+    ordered: bool = True
+    """Whether the places are numbers in order, joined by lines, or kinds beside each other."""
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
@@ -45,24 +47,29 @@ def shown(values: Sequence[float], digits: int = 3) -> str:
 
 
 def draw(path: Path, panels: Sequence[Panel]) -> None:
-    """The panels beside each other as a PNG: bars of intervals around means, seeds as dots."""
+    """The panels two in a row as a PNG: intervals around means, seeds as dots."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(1, len(panels), figsize=(4.2 * len(panels), 3.4), squeeze=False, layout="constrained")
-    for axis, panel in zip(axes[0], panels, strict=True):
+    rows = (len(panels) + 1) // 2
+    figure, axes = pyplot.subplots(rows, 2, figsize=(10, 3.6 * rows), squeeze=False, layout="constrained")
+    for axis, panel in zip(axes.flat, panels, strict=False):
         for i, (name, line) in enumerate(panel.lines.items()):
             x = np.arange(len(panel.places)) + 0.12 * (i - (len(panel.lines) - 1) / 2)
             means, lows, highs = np.array([interval(values) for values in line]).T
             colour = COLOURS[i % len(COLOURS)]
             if panel.log:  # an interval may reach below 0, which a logarithmic axis does not have
                 lows = np.maximum(lows, min(min(values) for values in line))
-            axis.errorbar(x, means, [means - lows, highs - means], color=colour, marker="o", markersize=5, capsize=3, lw=1.2, label=name)
+            joined = "-" if panel.ordered else ""
+            spread = [means - lows, highs - means]
+            axis.errorbar(x, means, spread, color=colour, marker="o", markersize=5, capsize=3, lw=1.2, ls=joined, label=name)
             for place, values in zip(x, line, strict=True):
                 axis.plot([place + 0.05] * len(values), values, ".", color=colour, alpha=0.35, markersize=4)
-        axis.set_xticks(range(len(panel.places)), panel.places)
+        axis.set_xticks(
+            range(len(panel.places)), panel.places, rotation=0 if panel.ordered else 20, ha="center" if panel.ordered else "right"
+        )
         axis.set_title(panel.title, fontsize=10)
         axis.set_ylabel(panel.y_label)
         if panel.log:
