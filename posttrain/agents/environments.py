@@ -1,0 +1,143 @@
+"""Which environment a recipe names: the keys of each kind, and the environment itself by `make_env`."""
+
+from typing import Literal, TypeAlias
+
+import torch
+from pydantic import Field, PositiveInt
+
+from posttrain.agents.kernel.envs.bridge import GymnasiumEnv
+from posttrain.agents.kernel.envs.cartpole import CartPole
+from posttrain.agents.kernel.envs.catch import Catch
+from posttrain.agents.kernel.envs.grids import Grid, goal_grid, key_grid
+from posttrain.agents.kernel.envs.layouts import four_rooms, mazes, scattered_walls
+from posttrain.agents.kernel.envs.vector import VectorEnv
+from posttrain.config import config
+
+HELD_OUT = 1_000_003  # added to the seed of layouts that no agent trains on
+
+
+@config
+class GoalGridConfig:
+    """Walk to a goal in an open square room."""
+
+    kind: Literal["goal_grid"] = "goal_grid"
+    n: PositiveInt = 5
+    """Side of the room, cells."""
+    limit: PositiveInt = 20
+    """Longest episode, steps."""
+
+
+@config
+class KeyGridConfig:
+    """Fetch a key, then walk to a goal, in an open square room."""
+
+    kind: Literal["key_grid"] = "key_grid"
+    n: PositiveInt = 4
+    """Side of the room, cells."""
+    limit: PositiveInt = 20
+    """Longest episode, steps."""
+
+
+@config
+class FourRoomsConfig:
+    """Walk to a goal through four rooms."""
+
+    kind: Literal["four_rooms"] = "four_rooms"
+    n: PositiveInt = 11
+    """Side of the square, cells, odd."""
+    limit: PositiveInt = 60
+    """Longest episode, steps."""
+    slip: float = Field(default=0.0, ge=0, le=1)
+    """Probability that a random action takes the place of the chosen one."""
+
+
+@config
+class MazeConfig:
+    """Walk to a goal in mazes, a random depth-first tree each, of which every episode draws one."""
+
+    kind: Literal["maze"] = "maze"
+    n: PositiveInt = 9
+    """Side of the maze, cells, odd."""
+    limit: PositiveInt = 80
+    """Longest episode, steps."""
+    layouts: PositiveInt = 50
+    """Mazes to train on."""
+
+
+@config
+class WallsConfig:
+    """Walk to a goal between walls scattered at random; a layout has its own goal, and every episode draws a layout and a start."""
+
+    kind: Literal["walls"] = "walls"
+    n: PositiveInt = 7
+    """Side of the square, cells."""
+    limit: PositiveInt = 40
+    """Longest episode, steps."""
+    layouts: PositiveInt = 50
+    """Layouts to train on."""
+    density: float = Field(default=0.2, ge=0, lt=0.5)
+    """Share of the cells that are walls, before layouts that are not connected are thrown away."""
+
+
+@config
+class CatchConfig:
+    """Stand below a falling ball."""
+
+    kind: Literal["catch"] = "catch"
+    rows: PositiveInt = 10
+    columns: PositiveInt = 5
+
+
+@config
+class CartPoleConfig:
+    """Balance a pole on a cart."""
+
+    kind: Literal["cartpole"] = "cartpole"
+    limit: PositiveInt = 500
+    """Longest episode, steps."""
+
+
+@config
+class GymnasiumConfig:
+    """A registered environment of Gymnasium: Atari, MinAtar, MiniGrid, dm-control; not resumed bit for bit."""
+
+    kind: Literal["gymnasium"] = "gymnasium"
+    name: str = "MinAtar/Breakout-v1"
+    """The id it is registered by."""
+    processes: bool = False
+    """Step each copy in a process of its own."""
+
+
+EnvConfig: TypeAlias = (
+    GoalGridConfig | KeyGridConfig | FourRoomsConfig | MazeConfig | WallsConfig | CatchConfig | CartPoleConfig | GymnasiumConfig
+)
+
+
+def make_env(
+    cfg: EnvConfig, num_envs: int, device: torch.device | str = "cpu", *, layout_seed: int = 0, held_out: bool = False
+) -> VectorEnv:
+    """`num_envs` copies side by side. Mazes and walls are drawn from `layout_seed`, fewer of them being the first of more.
+
+    With `held_out` they are ones that training from the same seed does not see.
+    """
+    draws = torch.Generator().manual_seed(layout_seed + HELD_OUT * held_out)
+    match cfg:
+        case GoalGridConfig():
+            return goal_grid(cfg.n, cfg.limit, num_envs, device)
+        case KeyGridConfig():
+            return key_grid(cfg.n, cfg.limit, num_envs, device)
+        case FourRoomsConfig():
+            return Grid(four_rooms(cfg.n)[None], cfg.limit, num_envs, slip=cfg.slip, device=device)
+        case MazeConfig():
+            return Grid(mazes(cfg.layouts, cfg.n, draws), cfg.limit, num_envs, device=device)
+        case WallsConfig():
+            walls_LHW = scattered_walls(cfg.layouts, cfg.n, cfg.density, draws)
+            goals = torch.Generator().manual_seed(layout_seed + HELD_OUT * held_out)
+            goal_L = torch.stack([torch.randint(int((~walls_HW).sum()), (), generator=goals) for walls_HW in walls_LHW])
+            return Grid(walls_LHW, cfg.limit, num_envs, waypoint_LW=goal_L[:, None], device=device)
+        case CatchConfig():
+            return Catch(num_envs, cfg.rows, cfg.columns, device)
+        case CartPoleConfig():
+            return CartPole(num_envs, cfg.limit, device)
+        case GymnasiumConfig():
+            return GymnasiumEnv(cfg.name, num_envs, cfg.processes, device)

@@ -1,0 +1,81 @@
+"""Small figures of agents: a mean over seeds with its interval, and every seed as a dot."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import stdtrit
+
+COLOURS = ("#3b6ea5", "#c8553d", "#6b8f47", "#8a6fa8", "#b8860b", "#5f6b76")
+
+
+class Panel(NamedTuple):
+    """One picture: for each name, numbers per place on the x axis and seed."""
+
+    title: str
+    places: Sequence[str]
+    lines: Mapping[str, Sequence[Sequence[float]]]
+    """[places][seeds] for each name"""
+    y_label: str
+    log: bool = False
+    ordered: bool = True
+    """Whether the places are numbers in order, joined by lines, or kinds beside each other."""
+
+
+def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """Mean, and the ends of its Student-t interval over independent seeds; one seed alone tells no spread, and its ends are itself."""
+    mean = float(np.mean(values))
+    if len(values) < 2:
+        return mean, mean, mean
+    half = float(stdtrit(len(values) - 1, 0.5 + level / 2) * np.std(values, ddof=1) / len(values) ** 0.5)
+    return mean, mean - half, mean + half
+
+
+def ratio_interval(values: Sequence[float], base: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
+    """The ratio of two means over the same seeds, with a Student-t interval by the delta method: r -+ t sd(x - r y) / (sqrt(n) mean(y))."""
+    x, y = np.asarray(values), np.asarray(base)
+    ratio = float(x.mean() / y.mean())
+    _, low, high = interval((x - ratio * y).tolist(), level)  # around 0
+    return ratio, ratio + low / float(y.mean()), ratio + high / float(y.mean())
+
+
+def shown(values: Sequence[float], digits: int = 3) -> str:
+    """ "mean [low, high]" for a table."""
+    mean, low, high = interval(values)
+    return f"{mean:.{digits}f} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def draw(path: Path, panels: Sequence[Panel]) -> None:
+    """The panels two in a row as a PNG: intervals around means, seeds as dots."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    rows = (len(panels) + 1) // 2
+    figure, axes = pyplot.subplots(rows, 2, figsize=(10, 3.6 * rows), squeeze=False, layout="constrained")
+    for axis, panel in zip(axes.flat, panels, strict=False):
+        for i, (name, line) in enumerate(panel.lines.items()):
+            x = np.arange(len(panel.places)) + 0.12 * (i - (len(panel.lines) - 1) / 2)
+            means, lows, highs = np.array([interval(values) for values in line]).T
+            colour = COLOURS[i % len(COLOURS)]
+            if panel.log:  # an interval may reach below 0, which a logarithmic axis does not have
+                lows = np.maximum(lows, min(min(values) for values in line))
+            joined = "-" if panel.ordered else ""
+            spread = [means - lows, highs - means]
+            axis.errorbar(x, means, spread, color=colour, marker="o", markersize=5, capsize=3, lw=1.2, ls=joined, label=name)
+            for place, values in zip(x, line, strict=True):
+                axis.plot([place + 0.05] * len(values), values, ".", color=colour, alpha=0.35, markersize=4)
+        axis.set_xticks(
+            range(len(panel.places)), panel.places, rotation=0 if panel.ordered else 20, ha="center" if panel.ordered else "right"
+        )
+        axis.set_title(panel.title, fontsize=10)
+        axis.set_ylabel(panel.y_label)
+        if panel.log:
+            axis.set_yscale("log")
+        if len(panel.lines) > 1:
+            axis.legend(fontsize=8, frameon=False)
+        axis.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)

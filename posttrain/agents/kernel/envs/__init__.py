@@ -1,0 +1,1 @@
+"""Environments that step many episodes at once on tensors. Read `vector` first: it says what an agent may count on."""
