@@ -65,8 +65,9 @@ def main() -> None:
         engine.close()
     text = f"""# What a barrier between attempts costs: `make bench-barrier`
 
-Commit {commit()}. {ROWS} rows of two attempts, lengths log-normal around {MEDIAN} tokens, at most {LONGEST}; steps of vLLM's engine in rounds and without a barrier,
-seeds 0 to 2. Steps, not seconds: with few rows under way a step of a small model on a CPU is cheaper, so the gain in time is smaller there.
+Commit {commit()}. {ROWS} rows of two attempts, lengths log-normal around {MEDIAN} tokens, at most {LONGEST}; steps of vLLM in rounds
+and without a barrier, seeds 0 to 2. Steps, not seconds: with few rows under way a step of a small model on a CPU is cheaper, so the gain in
+time is smaller there.
 
 | spread of log length | steps in rounds / without a barrier | share left |
 |---|---|---|
