@@ -4,11 +4,11 @@ import json
 import os
 import re
 import signal
-import time
+import threading
+from collections import Counter
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
-from dataclasses import replace
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -20,9 +20,9 @@ import yaml
 from posttrain.rl.loop import TrainingError
 from posttrain.rl.score import push
 from posttrain.run import RunFolder
-from posttrain.types import Problem, Sampling, Verdict
+from posttrain.types import Sampling
 from tests.rl import ranks
-from tests.rl.learners import PROBLEMS, config_for, even_length, even_task, open_learner, train
+from tests.rl.learners import PROBLEMS, config_for, open_learner, train
 from tests.sampling.openai_server import trainable
 from tests.sampling.reference import some_prompts, worst_gap
 from tests.tiny_models import make_tiny_model
@@ -108,21 +108,22 @@ def test_two_ranks_train_from_the_same_servers(servers, tiny_qwen2, tmp_path):
 
 
 def test_a_run_goes_on_when_a_server_is_killed_in_the_middle_of_a_step_and_stops_resumable_when_none_is_left(
-    learner_for, servers, tmp_path, capfd
+    learner_for, servers, tmp_path, capfd, monkeypatch
 ):
-    graded: list[str] = []
-
-    def kills(problem: Problem, text: str) -> Verdict:
-        graded.append(text)
-        for number, at in enumerate((16 * 2 + 1, 16 * 6 + 1)):  # attempt 1 of steps 2 and 4 is graded while attempt 2 is sampled
-            if len(graded) == at:
-                while not learner.engine.servers[number].rows:
-                    time.sleep(0.001)
-                os.killpg(servers[number][1].pid, signal.SIGKILL)
-        return even_length(problem, text)
-
-    learner = replace(learner_for(steps=6), task=even_task(kills))
+    learner = learner_for(steps=6)
     folder = RunFolder(tmp_path / "run", learner.cfg)
+    asked: Counter[int] = Counter()
+    lock, complete = threading.Lock(), learner.engine._complete
+
+    def kills(server, *request):
+        with lock:
+            step = len(folder.metrics()) + 1
+            asked[step] += 1
+            if asked[step] == 20 and step in (2, 4):  # of 32 completions at least
+                os.killpg(servers[step // 2 - 1][1].pid, signal.SIGKILL)
+        return complete(server, *request)
+
+    monkeypatch.setattr(learner.engine, "_complete", kills)
     with pytest.raises(TrainingError, match=r"step 4, problems .*cannot reach it.*step_000003, --resume goes on from it"):
         train(learner, PROBLEMS, [], folder, start=0)
     rows = folder.metrics()
