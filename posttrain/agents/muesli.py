@@ -36,7 +36,7 @@ from posttrain.agents.kernel.returns import retrace
 from posttrain.agents.kernel.rollout import returns_of
 from posttrain.agents.kernel.transforms import Support
 from posttrain.config import config
-from posttrain.run import RunFolder, seed_for, write_atomic
+from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_atomic
 
 
 @config
@@ -293,7 +293,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     run.forget_after(done)
     steps_each, before_s = cfg.num_envs * cfg.rollout, time.process_time()
     rollouts = cfg.env_steps // steps_each
-    with checkpoint.StopSignal() as stop:
+    with StopSignal() as stop:
         for number in range(done + 1, rollouts + 1):
             obs = collect(env, obs, learner.average, replay, cfg, draws)
             rows = []
@@ -307,7 +307,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
             if number % cfg.checkpoint_every == 0 or number == rollouts or stop.came:
                 checkpoint.save(saved, parts, obs=obs, done=number)
             if stop.came:
-                return checkpoint.INTERRUPTED
+                return INTERRUPTED
     result = {"env_steps": rollouts * steps_each, "score": evaluate(learner.average, cfg, cfg.final_episodes, when="end")}
     if isinstance(cfg.env, MazeConfig | WallsConfig):
         result["score_held_out"] = evaluate(learner.average, cfg, cfg.final_episodes, when="end", held_out=True)

@@ -4,10 +4,9 @@ The same start gives the same bits, whatever interrupted the run in between.
 """
 
 import contextlib
-import signal
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
-from types import FrameType, MappingProxyType
+from types import MappingProxyType
 from typing import Any, ClassVar, TypeAlias
 
 import torch
@@ -25,10 +24,9 @@ from posttrain.rl.tracking import tracking
 from posttrain.rollout.problems import draw_problems
 from posttrain.rollout.self_correct import FirstAttempts
 from posttrain.rollout.store import write_episodes
-from posttrain.run import RunFolder
+from posttrain.run import INTERRUPTED, RunFolder, StopSignal
 from posttrain.types import Engine, EngineError, Episode, Problem, Task
 
-INTERRUPTED = 143  # the exit code of a run that SIGTERM stopped after a checkpoint
 Figures: TypeAlias = dict[str, float]
 History: TypeAlias = Sequence[dict[str, Any]]
 Step: TypeAlias = Callable[[Sequence[Problem], int, History], tuple[list[Episode], Figures]]
@@ -78,7 +76,7 @@ def run_steps(run: Run, step: Step, look: Look) -> int:
     history = [row for row in folder.metrics() if row["step"] > 0]
     told: set[str] = set()
     tracker, steps = cfg.tracker if ranks.first else "none", progress_bar(cfg.steps, name, "step", run.start, shown=ranks.first)
-    with tracking(tracker, folder, cfg) as track, _Sigterm() as sigterm, steps as bar:
+    with tracking(tracker, folder, cfg) as track, StopSignal() as sigterm, steps as bar:
         if run.start == 0 and held_out:
             with _faults_told(folder, 0, held_out):
                 first = look(held_out)
@@ -138,19 +136,3 @@ def _faults_told(folder: RunFolder, step: int, problems: Sequence[Problem]) -> I
 
 def _silence(text: str) -> None:
     pass
-
-
-class _Sigterm:
-    """While entered, SIGTERM only sets `came`, so that the step in progress can end and be saved."""
-
-    came = False
-
-    def __enter__(self) -> "_Sigterm":
-        self._before = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.came = True

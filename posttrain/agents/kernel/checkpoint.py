@@ -2,15 +2,11 @@
 
 import os
 import random
-import signal
 from collections.abc import Mapping
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import torch
-
-INTERRUPTED = 143  # the exit code of a run that SIGTERM stopped after a checkpoint
 
 
 def save(path: Path, parts: Mapping[str, Any], **numbers: Any) -> None:
@@ -46,20 +42,3 @@ def seeded(seed: int, device: torch.device | str = "cpu") -> torch.Generator:
     torch.manual_seed(seed)
     random.seed(seed)
     return torch.Generator(device).manual_seed(seed)
-
-
-class StopSignal:
-    """While entered, SIGTERM only sets `came`, so that the update in progress can end and be saved."""
-
-    def __init__(self) -> None:
-        self.came = False
-
-    def __enter__(self) -> "StopSignal":
-        self._before = signal.signal(signal.SIGTERM, self._note)
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGTERM, self._before)
-
-    def _note(self, number: int, frame: FrameType | None) -> None:
-        self.came = True

@@ -1,13 +1,12 @@
-"""A checkpoint holds everything, is whole or absent, and SIGTERM waits for it."""
+"""A checkpoint holds everything, and is whole or absent."""
 
 import os
-import signal
 
 import pytest
 import torch
 
 from posttrain.agents.kernel import checkpoint
-from posttrain.agents.kernel.checkpoint import StopSignal, restore, save, seeded
+from posttrain.agents.kernel.checkpoint import restore, save, seeded
 
 
 def test_weights_optimiser_and_generator_come_back(tmp_path):
@@ -45,12 +44,3 @@ def test_a_file_with_other_parts_is_refused(tmp_path):
     save(tmp_path / "checkpoint.pt", {"net": torch.nn.Linear(1, 1)})
     with pytest.raises(ValueError, match="expected"):
         restore(tmp_path / "checkpoint.pt", {})
-
-
-def test_sigterm_is_only_noted_while_entered():
-    before = signal.getsignal(signal.SIGTERM)
-    with StopSignal() as stop:
-        assert not stop.came
-        os.kill(os.getpid(), signal.SIGTERM)
-        assert stop.came
-    assert signal.getsignal(signal.SIGTERM) is before
