@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from types import MappingProxyType
-from typing import Self, TypeAlias
+from typing import NamedTuple, Self, TypeAlias
 
 from posttrain.prompting import revise
 from posttrain.prompting.raw import PromptFormat
@@ -46,18 +46,18 @@ def self_correct(problems: Sequence[Problem], task: Task, engine: Engine, chat: 
     each text about a problem once. Results do not depend on how the engine batches rows, as each row has a seed of its own.
     """
     talks = _talks(problems, task, engine, chat, how)
-    to_ask = {i: request for i, talk in enumerate(talks) if (request := talk.next(()))}
-    rows = list(to_ask)
+    asked = [(talk, request) for talk in talks if (request := talk.next(()))]
     with _Grading(task) as grading:
-        grading.add([(i, 0, talk.problem, talk.text(talk.begun)) for i, talk in enumerate(talks) if talk.begun])
+        grading.add([talk.attempt(()) for talk in talks if talk.begun])
 
         def follow(ended: Sequence[tuple[int, Said]]) -> list[Request | None]:
-            rated = [(rows[n], talks[rows[n]], said) for n, said in ended if talks[rows[n]].ends_with_attempt(said)]
-            grading.add([(i, talk.number(said), talk.problem, talk.text(said)) for i, talk, said in rated])
-            return [talks[rows[n]].next(said) for n, said in ended]
+            talked = [(asked[n][0], said) for n, said in ended]
+            grading.add([talk.attempt(said) for talk, said in talked if talk.ends_with_attempt(said)])
+            return [talk.next(said) for talk, said in talked]
 
-        said = dict(zip(rows, converse(engine, list(to_ask.values()), follow), strict=True))
-    return [talk.episode(said.get(i, ()), [grading.verdicts[i, k] for k in range(how.attempts)]) for i, talk in enumerate(talks)]
+        rows = converse(engine, [request for _, request in asked], follow)
+    said = {talk.row: completions for (talk, _), completions in zip(asked, rows, strict=True)}
+    return [talk.episode(said.get(talk.row, ()), [grading.graded[talk.row, k] for k in range(how.attempts)]) for talk in talks]
 
 
 RolloutFunction: TypeAlias = Callable[[Sequence[Problem], Task, Engine, PromptFormat, Rollout], list[Episode]]
@@ -72,10 +72,20 @@ def first_attempts(episodes: Iterable[Episode]) -> dict[str, list[str]]:
     return {problem: list(texts) for problem, texts in found.items()}
 
 
+class _Attempt(NamedTuple):
+    """The text of one attempt of one row."""
+
+    row: int
+    number: int
+    problem: Problem
+    text: str
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class _Talk:
     """One row: what is said in it is an attempt, or, under `self_refine`, an attempt and feedback on it in turn."""
 
+    row: int
     problem: Problem
     sample: int
     question: TokenIds
@@ -100,22 +110,27 @@ class _Talk:
     def ends_with_attempt(self, said: Said) -> bool:
         return (len(self.begun) + len(said) - 1) % self._stride == 0
 
-    def number(self, said: Said) -> int:
-        """Which attempt was said last, from 0."""
-        return (len(self.begun) + len(said) - 1) // self._stride
+    def attempt(self, said: Said) -> _Attempt:
+        """What was said last, an attempt."""
+        made = (*self.begun, *said)
+        return _Attempt(self.row, (len(made) - 1) // self._stride, self.problem, self.chat.text(made[-1].ids))
 
-    def text(self, said: Said) -> str:
-        return self.chat.text(said[-1].ids)
-
-    def episode(self, said: Said, verdicts: Sequence[Verdict]) -> Episode:
+    def episode(self, said: Said, graded: Sequence[tuple[str, Verdict]]) -> Episode:
+        """All of it, with the text and the verdict of each attempt."""
         made = (*self.begun, *said)
         attempts = list(zip(self._prompts(made[:-1]), made, strict=True))[:: self._stride]
-        turns = []
-        for k, ((prompt, completion), verdict) in enumerate(zip(attempts, verdicts, strict=True)):
-            text, given = self.chat.text(completion.ids), self.given and k == 0
-            answer = self.task.answer(text)
-            turns.append(Turn(prompt_ids=prompt, completion=completion, text=text, answer=answer, verdict=verdict, given=given))
-        return Episode(problem=self.problem, turns=tuple(turns), sample=self.sample, policy_step=self.how.step)
+        turns = tuple(
+            Turn(
+                prompt_ids=prompt,
+                completion=completion,
+                text=text,
+                answer=self.task.answer(text),
+                verdict=verdict,
+                given=self.given and k == 0,
+            )
+            for k, ((prompt, completion), (text, verdict)) in enumerate(zip(attempts, graded, strict=True))
+        )
+        return Episode(problem=self.problem, turns=turns, sample=self.sample, policy_step=self.how.step)
 
     @property
     def _stride(self) -> int:
@@ -129,15 +144,15 @@ class _Talk:
 
 
 class _Grading:
-    """Verdicts by row and attempt, from one thread: what gathers while it is busy is graded in one call, and each text once.
+    """Texts and verdicts by row and attempt, from one thread: what gathers while it is busy is graded in one call, and each text once.
 
     A text that the grader failed on is graded anew when it comes again. What was raised in the thread is raised at the end of `with`.
     """
 
     def __init__(self, task: Task) -> None:
-        self.verdicts: dict[tuple[int, int], Verdict] = {}
+        self.graded: dict[tuple[int, int], tuple[str, Verdict]] = {}
         self._task, self._known = task, dict[tuple[str, str], Verdict]()
-        self._lock, self._waiting = threading.Lock(), list[tuple[int, int, Problem, str]]()
+        self._lock, self._waiting = threading.Lock(), list[_Attempt]()
         self._thread, self._calls = ThreadPoolExecutor(1), list[Future[None]]()
 
     def __enter__(self) -> Self:
@@ -149,20 +164,20 @@ class _Grading:
             for call in self._calls:
                 call.result()
 
-    def add(self, texts: Sequence[tuple[int, int, Problem, str]]) -> None:
-        """Texts to grade, each by its row and attempt; of the same row and attempt the later one counts."""
-        if texts:
+    def add(self, attempts: Sequence[_Attempt]) -> None:
+        """Attempts to grade; of the same row and number the later one counts."""
+        if attempts:
             with self._lock:
-                self._waiting += texts
+                self._waiting += attempts
                 self._calls.append(self._thread.submit(self._grade))
 
     def _grade(self) -> None:
         with self._lock:
-            texts, self._waiting = self._waiting, []
-        asked = {(problem.id, text): (problem, text) for _, _, problem, text in texts}
+            attempts, self._waiting = self._waiting, []
+        asked = {(each.problem.id, each.text): (each.problem, each.text) for each in attempts}
         fresh = {key: pair for key, pair in asked.items() if key not in self._known or not self._known[key].scored}
         self._known.update(zip(fresh, self._task.grade(list(fresh.values())) if fresh else (), strict=True))
-        self.verdicts |= {(row, attempt): self._known[problem.id, text] for row, attempt, problem, text in texts}
+        self.graded |= {(each.row, each.number): (each.text, self._known[each.problem.id, each.text]) for each in attempts}
 
 
 def _talks(problems: Sequence[Problem], task: Task, engine: Engine, chat: PromptFormat, how: Rollout) -> list[_Talk]:
@@ -173,13 +188,13 @@ def _talks(problems: Sequence[Problem], task: Task, engine: Engine, chat: Prompt
         sampling = replace(how.sampling, continued=how.attempts > 1)
         seeds = [seed_for(how.seed, how.step, problem.id, 0, 0) for problem in problems]
         shared = engine.generate(questions, sampling, seeds)
-    talks = []
+    talks: list[_Talk] = []
     for at, (problem, question) in enumerate(zip(problems, questions)):
         for sample in range(how.samples):
             text = _given(problem, sample, how)
             begun = (_completed(text, chat),) if text is not None else (shared[at],) if shared else ()
-            made = {"problem": problem, "sample": sample, "question": question, "begun": begun, "given": text is not None}
-            talks.append(_Talk(**made, task=task, chat=chat, how=how))
+            of = {"row": len(talks), "problem": problem, "sample": sample, "question": question}
+            talks.append(_Talk(**of, begun=begun, given=text is not None, task=task, chat=chat, how=how))
     return talks
 
 

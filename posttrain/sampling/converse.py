@@ -40,6 +40,12 @@ def converse(engine: Engine, requests: Sequence[Request], follow: Follow) -> lis
     return engine.converse(requests, follow) if isinstance(engine, Conversing) else in_rounds(engine, requests, follow)
 
 
+def singly(engine: Conversing, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
+    """`generate` of such an engine: one completion per prompt, in order, and nothing after it."""
+    requests = [Request(prompt=prompt, sampling=sampling, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
+    return [completion for (completion,) in engine.converse(requests, lambda ended: [None] * len(ended))]
+
+
 def in_rounds(engine: Engine, requests: Sequence[Request], follow: Follow) -> list[Said]:
     """`converse` by one call of `generate` for all rows that are asked for something in the same way."""
     said: list[Said] = [() for _ in requests]

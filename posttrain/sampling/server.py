@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from posttrain.sampling.converse import Follow, Request, Said
+from posttrain.sampling.converse import Follow, Request, Said, singly
 from posttrain.sampling.endpoint import Endpoint, ServerError
 from posttrain.sampling.push import Pusher, Pushing, each
 from posttrain.types import Completion, EngineError, Sampling, TokenIds
@@ -69,8 +69,7 @@ class ServerEngine:
 
     def generate(self, prompts: Sequence[TokenIds], sampling: Sampling, seeds: Sequence[int]) -> list[Completion]:
         """One completion per prompt, in order, all by the weights that were last pushed; a row that no server does ends the call."""
-        requests = [Request(prompt=prompt, sampling=sampling, seed=seed) for prompt, seed in zip(prompts, seeds, strict=True)]
-        return [completion for (completion,) in self.converse(requests, lambda ended: [None] * len(ended))]
+        return singly(self, prompts, sampling, seeds)
 
     def converse(self, requests: Sequence[Request], follow: Follow) -> list[Said]:
         """Rows that go on as `follow` says, each at once and where it began, as that server's prefix cache holds it.

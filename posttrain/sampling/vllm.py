@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from posttrain.sampling.converse import Follow, Request, Said
+from posttrain.sampling.converse import Follow, Request, Said, singly
 from posttrain.sampling.prefix import shared_prefixes
 from posttrain.sampling.weights import checked, expected_weights
 from posttrain.types import Completion, EngineError, Sampling, TokenIds
@@ -94,8 +94,7 @@ class VLLMEngine:
         """One completion per prompt, in order; `cached_tokens` then says how many prompt tokens came from the prefix cache."""
         if len(prompts) != len(seeds):
             raise EngineError(f"vllm: {len(prompts)} prompts but {len(seeds)} seeds; expected one seed per prompt")
-        requests = [Request(prompt=prompt, sampling=sampling, seed=seed) for prompt, seed in zip(prompts, seeds)]
-        return [completion for (completion,) in self.converse(requests, lambda ended: [None] * len(ended))]
+        return singly(self, prompts, sampling, seeds)
 
     def converse(self, requests: Sequence[Request], follow: Follow) -> list[Said]:
         """Rows that go on as `follow` says, each at the engine's next step after it ended (`sampling/converse.py`)."""
@@ -179,29 +178,26 @@ class VLLMEngine:
     def _converse(self, requests: Sequence[Request], follow: Follow) -> list[Said] | Exception:
         """The loop of vLLM's own `generate`, but that what ended in a step may go on in the next one. Returns the caller's own error."""
         said: list[Said] = [() for _ in requests]
-        row_of: dict[str, int] = {}
-        under_way: dict[int, str] = {}
+        row_of: dict[str, int] = {}  # of what is under way, by vLLM's name for it
 
         def ask(rows: Sequence[tuple[int, Request]]) -> None:
             prompts = [{"prompt_token_ids": list(request.prompt)} for _, request in rows]
             names = self._llm.enqueue(prompts, [self._params(request) for _, request in rows], use_tqdm=False)
             row_of.update((name.partition("-")[0], i) for name, (i, _) in zip(names, rows, strict=True))
-            under_way.update(zip([i for i, _ in rows], names))
 
         ask(list(enumerate(requests)))
         while self._llm.llm_engine.has_unfinished_requests():
             ended = []
             for output in self._llm.llm_engine.step():
                 if output.finished:
-                    i = row_of[output.request_id]
+                    i = row_of.pop(output.request_id)
                     said[i] = (*said[i], _completion(output.outputs[0], output.num_cached_tokens))
                     ended.append((i, said[i]))
-                    del under_way[i]
             try:
                 further = [(i, request) for (i, _), request in zip(ended, follow(ended), strict=True) if request] if ended else []
                 self._check_requests([request for _, request in further])
             except Exception as error:  # not vLLM's: the engine can still be used
-                self._llm.llm_engine.abort_request(list(under_way.values()), internal=True)
+                self._llm.llm_engine.abort_request(list(row_of))
                 return error
             if further:
                 ask(further)
