@@ -100,6 +100,37 @@ def _figures(log: Path) -> list[dict]:
     return [{key: value for key, value in row.items() if not key.endswith("_s")} for row in read_jsonl(log)]
 
 
+LATE = """
+import multiprocessing, os, signal, sys, time
+from pathlib import Path
+from posttrain.jobs import _start_worker
+
+def late(folder):
+    parent = os.getppid()
+    Path(folder, "pid").write_text(str(os.getpid()))
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    _start_worker(1)
+    Path(folder, "works").touch()
+
+if __name__ == "__main__":
+    multiprocessing.get_context("spawn").Process(target=late, args=sys.argv[1:]).start()
+    while not Path(sys.argv[1], "pid").exists():
+        time.sleep(0.01)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_a_worker_whose_study_died_while_it_was_starting_takes_no_job(tmp_path):
+    (tmp_path / "late.py").write_text(LATE)
+    assert subprocess.run([sys.executable, str(tmp_path / "late.py"), str(tmp_path)], timeout=100).returncode == -signal.SIGKILL
+    until, worker = time.monotonic() + 100, int((tmp_path / "pid").read_text())
+    while _alive(worker):
+        assert time.monotonic() < until
+        time.sleep(0.05)
+    assert not (tmp_path / "works").exists()
+
+
 def _alive(pid: int) -> bool:
     try:
         return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
