@@ -11,7 +11,7 @@ from posttrain.agents.kernel.envs.catch import Catch
 from posttrain.agents.kernel.envs.grids import Grid, goal_grid, key_grid
 from posttrain.agents.kernel.envs.layouts import four_rooms, mazes, scattered_walls
 from posttrain.agents.kernel.envs.vector import VectorEnv
-from posttrain.config import config
+from posttrain.config import ConfigError, config
 
 HELD_OUT = 1_000_003  # added to the seed of layouts that no agent trains on
 
@@ -118,9 +118,16 @@ def make_env(
 ) -> VectorEnv:
     """`num_envs` copies side by side. Mazes and walls are drawn from `layout_seed`, fewer of them being the first of more.
 
-    With `held_out` they are ones that training from the same seed does not see.
+    With `held_out` they are ones that training from the same seed does not see. Raises `ConfigError` where there is no such environment.
     """
-    draws = torch.Generator().manual_seed(layout_seed + HELD_OUT * held_out)
+    try:
+        return _made(cfg, num_envs, torch.device(device), layout_seed + HELD_OUT * held_out)
+    except (ValueError, ImportError) as error:
+        raise ConfigError(f"env: {cfg.kind}: {error}") from error
+
+
+def _made(cfg: EnvConfig, num_envs: int, device: torch.device, layout_seed: int) -> VectorEnv:
+    draws = torch.Generator().manual_seed(layout_seed)
     match cfg:
         case GoalGridConfig():
             return goal_grid(cfg.n, cfg.limit, num_envs, device)
@@ -132,7 +139,7 @@ def make_env(
             return Grid(mazes(cfg.layouts, cfg.n, draws), cfg.limit, num_envs, device=device)
         case WallsConfig():
             walls_LHW = scattered_walls(cfg.layouts, cfg.n, cfg.density, draws)
-            goals = torch.Generator().manual_seed(layout_seed + HELD_OUT * held_out)
+            goals = torch.Generator().manual_seed(layout_seed)
             goal_L = torch.stack([torch.randint(int((~walls_HW).sum()), (), generator=goals) for walls_HW in walls_LHW])
             return Grid(walls_LHW, cfg.limit, num_envs, waypoint_LW=goal_L[:, None], device=device)
         case CatchConfig():

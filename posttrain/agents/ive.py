@@ -55,6 +55,9 @@ class RoomsConfig:
     errors: tuple[float, ...] = (0.0, 0.01, 0.03, 0.1, 0.3, 1.0)
     """Sizes of errors put into the exact model and into the exact value."""
 
+    def __post_init__(self) -> None:
+        four_rooms(self.n)  # raises where there are none of that size
+
 
 @config
 class Explorer:
@@ -84,6 +87,7 @@ class ExploreConfig:
     """The walker that the others are compared with."""
 
     def __post_init__(self) -> None:
+        four_rooms(self.n)
         if self.base not in self.walkers:
             raise ValueError(f"explore.base: found {self.base!r}, expected one of {', '.join(self.walkers)}")
 

@@ -142,13 +142,13 @@ def signal(cfg: Config, seed: int) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for size in cfg.sizes:
         draws = torch.Generator().manual_seed(seed_for(seed, "signal"))
-        seen, model = observations(cfg, seed, size, draws), trained(cfg, seed, size)
+        seen, model = observations(cfg, seed, size, draws), load_model(agent_file(cfg, seed, size))
         begun = time.process_time()
         sigma = {name: disagreement(expected_values(model, model.represent(obs), cfg.gamma, cfg.depth)) for name, obs in seen.items()}
         cost = time.process_time() - begun
         found[str(size)] = {"sigma": {name: x.mean().item() for name, x in sigma.items()}, "auroc": told_apart(sigma), "ask_s": cost}
         if size == cfg.size:
-            models = [model, *(trained(cfg, seed, size, member) for member in range(1, cfg.members + 1))]
+            models = [model, *(load_model(agent_file(cfg, seed, size, member)) for member in range(1, cfg.members + 1))]
             begun = time.process_time()
             values = {name: torch.stack([one.values(one.represent(obs)) for one in models]) for name, obs in seen.items()}
             cost = time.process_time() - begun
@@ -159,7 +159,7 @@ def signal(cfg: Config, seed: int) -> dict[str, Any]:
 
 def caution(cfg: Config, seed: int) -> dict[str, Any]:
     """Return in every world of the bare policy and of acting by mu + beta sigma."""
-    model = trained(cfg, seed, cfg.size)
+    model = load_model(agent_file(cfg, seed, cfg.size))
     found: dict[str, dict[str, float]] = {}
     for name in WORLDS:
         found[name] = {"policy": played(cfg, seed, name, lambda obs: model.predict(model.represent(obs)).policy_logits.argmax(-1))}
@@ -172,7 +172,7 @@ def caution(cfg: Config, seed: int) -> dict[str, Any]:
 
 def planning(cfg: Config, seed: int) -> dict[str, Any]:
     """Return on known layouts of acting by each q^k alone and by their mean, with states disturbed by each size."""
-    model = trained(cfg, seed, cfg.size)
+    model = load_model(agent_file(cfg, seed, cfg.size))
     found: dict[str, dict[str, float]] = {}
     choices: dict[str, Callable[[Tensor], Tensor]] = {f"k = {k + 1}": partial(_kth, k) for k in range(cfg.depth)}
     choices["mean"] = partial(torch.mean, dim=0)
@@ -202,12 +202,12 @@ def walks(seed: int) -> torch.Generator:
     return torch.Generator().manual_seed(seed_for(seed, "walks"))
 
 
-def trained(cfg: Config, seed: int, size: int, member: int = 0) -> WorldModel:
-    """An agent's networks; raises `ConfigError` where it is not trained."""
+def agent_file(cfg: Config, seed: int, size: int, member: int = 0) -> Path:
+    """Where an agent's networks are; raises `ConfigError` where it is not trained."""
     path = cfg.agents / f"seed{seed}" / (f"layouts_{size}" + (f"_member_{member}" if member else "")) / "model.pt"
     if not path.is_file():
         raise ConfigError(f"agents: found no {path}; train it as recipes/ive_rooms/README.md says")
-    return load_model(path)
+    return path
 
 
 def _kth(k: int, values: Tensor) -> Tensor:
@@ -217,6 +217,11 @@ def _kth(k: int, values: Tensor) -> Tensor:
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Answer each question for each seed, where it is not answered, then write the tables, the figure and `result.json`."""
     torch.set_num_threads(1)
+    for seed in cfg.seeds:  # before the folder is this study's
+        for size in cfg.sizes:
+            agent_file(cfg, seed, size)
+        for member in range(cfg.members + 1):
+            agent_file(cfg, seed, cfg.size, member)
     run = RunFolder(out, cfg, resume=resume)
     made = {(row["part"], row["seed"]): row["found"] for row in run.metrics()}
     run.forget_after(len(made))

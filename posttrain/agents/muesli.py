@@ -35,7 +35,7 @@ from posttrain.agents.kernel.replay import Replay
 from posttrain.agents.kernel.returns import retrace
 from posttrain.agents.kernel.rollout import returns_of
 from posttrain.agents.kernel.transforms import Support
-from posttrain.config import config
+from posttrain.config import ConfigError, config
 from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_atomic
 
 
@@ -103,6 +103,19 @@ class Config:
     final_episodes: PositiveInt = 4096
     """Greedy episodes of the evaluation at the end, drawn apart from those during the run."""
     device: str = "cpu"
+
+    def __post_init__(self) -> None:
+        low, high, num_atoms = self.support
+        if low >= high or num_atoms < 2:
+            raise ValueError(f"support: found {self.support}, expected a lower and a higher atom, and at least two of them")
+        if self.rollout <= self.loss.unroll:
+            raise ValueError(f"rollout: found {self.rollout} steps, expected more than the {self.loss.unroll} of loss.unroll")
+        if self.replay_steps <= self.num_envs * self.rollout:
+            raise ValueError(
+                f"replay_steps: found {self.replay_steps}, expected more than num_envs * rollout = {self.num_envs * self.rollout}"
+            )
+        if self.env_steps < 2 * self.num_envs * self.rollout:
+            raise ValueError(f"env_steps: found {self.env_steps}, expected two rollouts at least, {2 * self.num_envs * self.rollout} steps")
 
 
 class Sequences(NamedTuple):
@@ -280,9 +293,11 @@ def evaluate(average: WorldModel, cfg: Config, episodes: int, when: int | str, h
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Train, evaluate, write `result.json` and the weights of theta'; returns the exit code."""
     torch.set_num_threads(1)
+    if torch.device(cfg.device).type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device: found {cfg.device}, but there is no GPU that torch can use here; cpu always works")
+    env = make_env(cfg.env, cfg.num_envs, cfg.device, layout_seed=cfg.seed)
     run, saved = RunFolder(out, cfg, resume=resume, free=("checkpoint_every",)), out / "checkpoint.pt"
     draws = checkpoint.seeded(seed_for(cfg.seed, cfg.member), cfg.device)
-    env = make_env(cfg.env, cfg.num_envs, cfg.device, layout_seed=cfg.seed)
     replay = Replay(cfg.replay_steps // cfg.num_envs, cfg.num_envs, cfg.device)
     learner = Learner(cfg, env.obs_shape, env.num_actions)
     obs, done = env.reset(torch.Generator(cfg.device).manual_seed(seed_for(cfg.seed, cfg.member, "env"))), 0

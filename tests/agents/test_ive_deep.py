@@ -69,8 +69,12 @@ def test_held_out_layouts_are_not_the_known_ones_and_only_the_slippery_world_sli
 
 
 def test_an_agent_that_is_not_trained_is_named(tmp_path):
+    cfg = asked(agents(tmp_path, members=0))
     with pytest.raises(ConfigError, match="layouts_4_member_1"):
-        signal(asked(agents(tmp_path, members=0)), 0)
+        signal(cfg, 0)
+    with pytest.raises(ConfigError, match="layouts_4_member_1"):
+        ive_deep.main(cfg, tmp_path / "run", False)
+    assert not (tmp_path / "run").exists()
 
 
 def test_a_study_that_stopped_goes_on_and_comes_to_the_same(tmp_path, monkeypatch):

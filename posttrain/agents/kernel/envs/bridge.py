@@ -25,7 +25,10 @@ class GymnasiumEnv:
         makers: list[Callable[[], Any]] = [lambda: _made(name) for _ in range(num_envs)]
         mode = gymnasium.vector.AutoresetMode.SAME_STEP
         vector = gymnasium.vector.AsyncVectorEnv if processes else gymnasium.vector.SyncVectorEnv
-        self.envs = vector(makers, autoreset_mode=mode)
+        try:
+            self.envs = vector(makers, autoreset_mode=mode)
+        except gymnasium.error.Error as error:
+            raise ValueError(f"{name}: {error}") from error
         if not isinstance(self.envs.single_action_space, gymnasium.spaces.Discrete):
             raise ValueError(f"{name}: found actions {self.envs.single_action_space}, expected discrete ones; see `discretised`")
         self.num_actions = int(self.envs.single_action_space.n)
