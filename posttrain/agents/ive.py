@@ -32,6 +32,7 @@ from posttrain.agents.kernel.charts import Panel, draw, ratio_interval, shown
 from posttrain.agents.kernel.consistency import backed_up_values, disagreement, optimism, under_policy
 from posttrain.agents.kernel.envs.grids import NUM_ACTIONS, neighbours, transition_table
 from posttrain.agents.kernel.envs.layouts import four_rooms
+from posttrain.agents.kernel.threads import one_thread
 from posttrain.config import config
 from posttrain.run import RunFolder, seed_for, write_atomic
 
@@ -280,9 +281,9 @@ def parts_of(cfg: Config) -> dict[str, Callable[[], dict[str, Any]]]:
     )
 
 
+@one_thread()
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Make the parts that are not made, then the table, the figure and `result.json`."""
-    torch.set_num_threads(1)
     run = RunFolder(out, cfg, resume=resume)
     made = {row["part"]: row for row in run.metrics()}
     run.forget_after(len(made))

@@ -33,6 +33,7 @@ from posttrain.agents.kernel.envs.grids import Grid
 from posttrain.agents.kernel.envs.layouts import mazes
 from posttrain.agents.kernel.nets import Prediction, WorldModel, load_model
 from posttrain.agents.kernel.rollout import returns_of
+from posttrain.agents.kernel.threads import one_thread
 from posttrain.config import ConfigError, config
 from posttrain.run import RunFolder, seed_for, write_atomic
 
@@ -214,9 +215,9 @@ def _kth(k: int, values: Tensor) -> Tensor:
     return values[k]
 
 
+@one_thread()
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Answer each question for each seed, where it is not answered, then write the tables, the figure and `result.json`."""
-    torch.set_num_threads(1)
     for seed in cfg.seeds:  # before the folder is this study's
         for size in cfg.sizes:
             agent_file(cfg, seed, size)

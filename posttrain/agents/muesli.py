@@ -34,6 +34,7 @@ from posttrain.agents.kernel.nets import WorldModel, lookahead, save_model, trac
 from posttrain.agents.kernel.replay import Replay
 from posttrain.agents.kernel.returns import retrace
 from posttrain.agents.kernel.rollout import returns_of
+from posttrain.agents.kernel.threads import one_thread
 from posttrain.agents.kernel.transforms import Support
 from posttrain.config import ConfigError, config
 from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_atomic
@@ -290,9 +291,9 @@ def evaluate(average: WorldModel, cfg: Config, episodes: int, when: int | str, h
     return returns_of(env, lambda obs: greedy(average, obs), starts).mean().item()
 
 
+@one_thread()
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Train, evaluate, write `result.json` and the weights of theta'; returns the exit code."""
-    torch.set_num_threads(1)
     if torch.device(cfg.device).type == "cuda" and not torch.cuda.is_available():
         raise ConfigError(f"device: found {cfg.device}, but there is no GPU that torch can use here; cpu always works")
     env = make_env(cfg.env, cfg.num_envs, cfg.device, layout_seed=cfg.seed)
