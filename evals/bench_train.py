@@ -577,7 +577,8 @@ def draw(found: Sequence[dict[str, Any]], file: Path) -> None:
                 width = steps.median(f"{name}_cpu_s")
                 axis.barh(place, width, left=left, color=f"C{colour}", label=name if not place else None)
                 left += width
-            axis.barh(place, max(0.0, whole - left), left=left, color="0.8", label="rest" if not place else None)
+            if whole > left:
+                axis.barh(place, whole - left, left=left, color="0.8", label="rest" if not place else None)
         axis.set_yticks([0, 1], ["posttrain", "TRL"])
         axis.invert_yaxis()
         axis.set_xlabel("CPU seconds per step")
@@ -639,6 +640,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     log = RESULT.with_suffix(".jsonl")
     kept = [json.loads(line) for line in log.read_text().splitlines()] if log.exists() else []
     found = [row for row in kept if row["part"] not in args.part]
+    at = commit()  # before the report is written, which is part of the tree
     for part in args.part:
         for call in CHILDREN[part]:
             command = [sys.executable, __file__, "--base", args.base, "--rounds", str(args.rounds), "--child", *call]
@@ -647,7 +649,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if result is None:
                 print(process.stdout, f"{' '.join(call)}: exit {process.returncode}", file=sys.stderr)
                 return 1
-            found.append(json.loads(result.removeprefix("RESULT ")) | {"commit": commit()})
+            found.append(json.loads(result.removeprefix("RESULT ")) | {"commit": at})
         print(f"{part} done", flush=True)
         write_report(found)
     return 0
