@@ -577,8 +577,8 @@ def draw(found: Sequence[dict[str, Any]], file: Path) -> None:
                 width = steps.median(f"{name}_cpu_s")
                 axis.barh(place, width, left=left, color=f"C{colour}", label=name if not place else None)
                 left += width
-            if whole > left:
-                axis.barh(place, whole - left, left=left, color="0.8", label="rest" if not place else None)
+            axis.barh(place, max(0.0, whole - left), left=left, color="0.8", label="rest" if not place else None)
+        axis.set_xlim(0, 1.05 * axis.dataLim.x1)
         axis.set_yticks([0, 1], ["posttrain", "TRL"])
         axis.invert_yaxis()
         axis.set_xlabel("CPU seconds per step")
