@@ -6,7 +6,7 @@ import torch
 from posttrain.agents.kernel.envs.cartpole import CartPole, swing
 from posttrain.agents.kernel.envs.catch import Catch
 from posttrain.agents.kernel.envs.grids import AGENT, PROGRESS, WAYPOINTS, Grid, goal_grid, key_grid, neighbours, transition_table
-from posttrain.agents.kernel.envs.layouts import connected, four_rooms, mazes, open_room, rooms_of, scattered_walls
+from posttrain.agents.kernel.envs.layouts import connected, four_rooms, mazes, open_room, scattered_walls
 
 UP, RIGHT, DOWN, LEFT = range(4)
 MAKERS = {
@@ -113,6 +113,16 @@ def test_mazes_are_connected_and_differ(n):
     assert all(connected(walls) for walls in made)
     assert len({tuple(walls.flatten().tolist()) for walls in made}) > 1
     assert not bool(made[:, ::2, ::2].any())
+
+
+def rooms_of(walls_HW):
+    """The room of each cell of `four_rooms`: 0 north-west, 1 north-east, 2 south-west, 3 south-east, -1 for walls and doors, [n, n]."""
+    n = len(walls_HW)
+    side_N = (torch.arange(n) > n // 2).long()
+    room_HW = 2 * side_N[:, None] + side_N
+    room_HW[n // 2, :] = -1
+    room_HW[:, n // 2] = -1
+    return room_HW
 
 
 def test_four_rooms_are_four_and_connected():

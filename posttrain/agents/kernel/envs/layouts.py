@@ -24,16 +24,6 @@ def four_rooms(n: int) -> Tensor:
     return walls_HW
 
 
-def rooms_of(walls_HW: Tensor) -> Tensor:
-    """The room of each cell of `four_rooms`: 0 north-west, 1 north-east, 2 south-west, 3 south-east, -1 for walls and doors, [n, n]."""
-    n = len(walls_HW)
-    side_N = (torch.arange(n) > n // 2).long()
-    room_HW = 2 * side_N[:, None] + side_N
-    room_HW[n // 2, :] = -1
-    room_HW[:, n // 2] = -1
-    return room_HW
-
-
 def mazes(num: int, n: int, generator: torch.Generator, loops: float = 0.1) -> Tensor:
     """Random mazes of n x n cells, n odd: corridors of a random depth-first tree, [num, n, n].
 
