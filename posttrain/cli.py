@@ -26,6 +26,7 @@ KINDS = {  # a recipe's `kind` -> the module with its `Config` and `main(config,
     "ive_deep": "posttrain.agents.ive_deep",
     "study": "posttrain.study",
     "icl_study": "posttrain.icl_study",
+    "agent_study": "posttrain.agent_study",
 }
 SEVERAL_RANKS = ("score", "think_twice", "pag")  # kinds whose work the ranks of a launcher (torchrun, accelerate launch) share
 VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does)

@@ -21,6 +21,8 @@ class Panel(NamedTuple):
     log: bool = False
     ordered: bool = True
     """Whether the places are numbers in order, joined by lines, or kinds beside each other."""
+    bars: bool = False
+    """Whether means stand on 0 as bars, which fits numbers whose 0 means something."""
 
 
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
@@ -47,24 +49,30 @@ def shown(values: Sequence[float], digits: int = 3) -> str:
 
 
 def draw(path: Path, panels: Sequence[Panel]) -> None:
-    """The panels two in a row as a PNG: intervals around means, seeds as dots."""
+    """The panels as a PNG, two in a row: intervals around means, seeds as dots."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    rows = (len(panels) + 1) // 2
-    figure, axes = pyplot.subplots(rows, 2, figsize=(10, 3.6 * rows), squeeze=False, layout="constrained")
+    columns = min(2, len(panels))
+    rows = -(-len(panels) // columns)
+    figure, axes = pyplot.subplots(rows, columns, figsize=(5 * columns, 3.6 * rows), squeeze=False, layout="constrained")
     for axis, panel in zip(axes.flat, panels, strict=False):
         for i, (name, line) in enumerate(panel.lines.items()):
-            x = np.arange(len(panel.places)) + 0.12 * (i - (len(panel.lines) - 1) / 2)
+            apart = 0.8 / len(panel.lines) if panel.bars else 0.12
+            x = np.arange(len(panel.places)) + apart * (i - (len(panel.lines) - 1) / 2)
             means, lows, highs = np.array([interval(values) for values in line]).T
             colour = COLOURS[i % len(COLOURS)]
             if panel.log:  # an interval may reach below 0, which a logarithmic axis does not have
                 lows = np.maximum(lows, min(min(values) for values in line))
             joined = "-" if panel.ordered else ""
             spread = [means - lows, highs - means]
-            axis.errorbar(x, means, spread, color=colour, marker="o", markersize=5, capsize=3, lw=1.2, ls=joined, label=name)
+            if panel.bars:
+                axis.bar(x, means, 0.9 * apart, color=colour, alpha=0.45, label=name)
+            marker = "none" if panel.bars else "o"
+            named = None if panel.bars else name
+            axis.errorbar(x, means, spread, color=colour, marker=marker, markersize=5, capsize=3, lw=1.2, ls=joined, label=named)
             for place, values in zip(x, line, strict=True):
                 axis.plot([place + 0.05] * len(values), values, ".", color=colour, alpha=0.35, markersize=4)
         axis.set_xticks(
@@ -77,5 +85,7 @@ def draw(path: Path, panels: Sequence[Panel]) -> None:
         if len(panel.lines) > 1:
             axis.legend(fontsize=8, frameon=False)
         axis.spines[["top", "right"]].set_visible(False)
+    for axis in axes.flat[len(panels) :]:
+        axis.set_visible(False)
     figure.savefig(path, dpi=110)
     pyplot.close(figure)

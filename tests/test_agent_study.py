@@ -1,0 +1,79 @@
+"""A study of agents goes from recipes to a table and a picture by one call, and a second call does nothing again."""
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from posttrain.agent_study import Config, main, result_of, table
+from posttrain.config import ConfigError, build
+
+ROOT = Path(__file__).parents[1]
+RECIPE = {"kind": "muesli", "env": {"kind": "goal_grid", "n": 3, "limit": 6}, "env_steps": 512, "num_envs": 8, "width": 8, "hidden": 8}
+QUICK = {"eval_episodes": 8, "final_episodes": 32, "batch": 4, "replay_steps": 1000}
+PANEL = {"title": "Success", "metrics": {"score": "success"}, "against": "slow"}
+
+
+def study(folder: Path, **changed) -> Config:
+    (folder / "agent.yaml").write_text(yaml.safe_dump(RECIPE))
+    runs = {
+        "fast": {"recipe": str(folder / "agent.yaml"), "label": "fast"},
+        "slow": {"recipe": str(folder / "agent.yaml"), "changes": {"learning_rate": 1e-6}, "label": "slow"},
+    }
+    tree = {"kind": "agent_study", "title": "Two rates", "runs": runs, "seeds": [0, 1], "panels": [PANEL], "overrides": QUICK, "workers": 1}
+    return build(Config, [("study.yaml", tree | changed)])
+
+
+def test_runs_of_all_seeds_end_in_one_table_and_a_second_call_runs_nothing(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(study(tmp_path), out, resume=False) == 0
+    text = (out / "table.md").read_text()
+    scores = {(name, seed): result_of(out / f"seed{seed}" / name)["score"] for name in ("fast", "slow") for seed in (0, 1)}
+    assert f"| fast | {scores['fast', 0]:.3f} | {scores['fast', 1]:.3f} | " in text
+    assert yaml.safe_load((out / "seed1" / "slow" / "config.yaml").read_text())["learning_rate"] == 1e-6
+    assert text in capsys.readouterr().out
+    assert (out / "figure.png").read_bytes().startswith(b"\x89PNG")
+
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*.pt")}
+    assert main(study(tmp_path, seeds=[0, 1, 2]), out, resume=True) == 0  # a third seed joins, the runs of the others stay
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert (out / "seed2" / "fast" / "result.json").exists()
+
+
+def test_the_table_sets_runs_beside_another_paired_by_seed(tmp_path):
+    cfg = study(tmp_path)
+    results = {"fast": [{"score": 0.9}, {"score": 0.8}], "slow": [{"score": 0.6}, {"score": 0.4}]}
+    fast, slow = table(cfg, cfg.panels[0], results).splitlines()[-2:]
+    # differences .3 and .4: mean .35, standard error .05, Student's t of one degree of freedom 12.706
+    assert fast.startswith("| fast | 0.900 | 0.800 | 0.850 [0.215, 1.485] | 0.350 [-0.285, 0.985] |")
+    assert fast.endswith("| – |")  # slow's own interval, .5 -+ 1.27, reaches below 0: no ratio to it is known
+    assert slow == "| slow | 0.600 | 0.400 | 0.500 [-0.771, 1.771] |  |  |"
+    results["slow"] = [{"score": 0.45}, {"score": 0.4}]
+    assert "| 2.00 [2.00, 2.00] |" in table(cfg, cfg.panels[0], results)
+
+
+def test_what_a_panel_cannot_show_is_named(tmp_path):
+    with pytest.raises(ConfigError, match=r"panels.0: names run 'slov', expected one of runs; did you mean 'slow'"):
+        study(tmp_path, panels=[PANEL | {"against": "slov"}])
+    cfg = study(tmp_path, panels=[PANEL | {"metrics": {"scores": "success"}}])
+    with pytest.raises(ConfigError, match="names the number 'scores', but run 'slow' has score; did you mean 'score'"):
+        table(cfg, cfg.panels[0], {"fast": [{"score": 1.0}], "slow": [{"score": 1.0}]})
+
+
+def test_a_recipe_that_is_no_agents_is_refused_before_anything_runs(tmp_path):
+    cfg = study(tmp_path)
+    (tmp_path / "agent.yaml").write_text(yaml.safe_dump({"kind": "muesly"}))
+    with pytest.raises(ConfigError, match="found kind 'muesly', expected an agent's; did you mean 'muesli'"):
+        main(cfg, tmp_path / "out", resume=False)
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_run_of_another_recipe_in_the_place_of_one_is_not_taken_for_it(tmp_path):
+    out = tmp_path / "out"
+    assert main(study(tmp_path, seeds=[0]), out, resume=False) == 0
+    (tmp_path / "agent.yaml").write_text(yaml.safe_dump(RECIPE | {"width": 16}))
+    changed = build(Config, [("study.yaml", yaml.safe_load((out / "config.yaml").read_text()))])
+    with pytest.raises(ConfigError, match="the recipe differs from the recorded one in: width"):
+        main(changed, out, resume=True)
+    assert json.loads((out / "seed0" / "fast" / "result.json").read_text())
