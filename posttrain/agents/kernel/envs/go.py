@@ -3,8 +3,8 @@
 Area scoring with komi (Tromp-Taylor's count), suicide forbidden, ko by the last capture, positional superko by choice. A game ends by two
 passes in a row or at the move limit.
 
-No chain is ever searched for. Every stone carries the name of its chain; a chain is in atari, with a single liberty left, if the first of the
-empty places that its stones touch is also the last. Neighbours are the same array read one place further (`_beside`).
+No chain is ever searched for. Every stone carries the name of its chain; a chain is in atari, with a single liberty left, if the first of
+the empty places that its stones touch is also the last. Neighbours are the same array read one place further (`_beside`).
 """
 
 from collections.abc import Sequence
