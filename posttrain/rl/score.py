@@ -174,7 +174,12 @@ def validate(learner: Learner, held_out: Sequence[Problem]) -> dict[str, float]:
 
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Train into the run folder `out`; returns the exit code. Raises `TrainingError`, `CheckpointError` or `EngineError`."""
+    from posttrain.rl.ahead import Ahead  # which is made of this file's parts
+
     with open_run(cfg, out, resume) as run:
+        if cfg.sample_ahead:
+            with Ahead(run) as ahead:
+                return run_steps(run, ahead.step, ahead.look, ahead.saving)
         return run_steps(run, partial(score_step, run.learner), partial(validate, run.learner))
 
 
@@ -182,6 +187,8 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
 def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
     """Everything that a run needs, restored from its last checkpoint under `resume`; the engine is closed at the end."""
     ranks = join(cfg.policy.device)
+    if cfg.sample_ahead and ranks.num > 1:
+        raise ConfigError(f"sample_ahead: found {ranks.num} ranks, expected one process: set it to false, or start without a launcher")
     check_tracker(cfg.tracker)
     task = make_task(cfg.task)
     clean = training_set(cfg.task, cfg.split, cfg.decontaminate)
@@ -204,7 +211,8 @@ def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
     run = ranks.gather([uuid.uuid4().hex[:12]])[0]
     try:
         with ranks.together():
-            model = policy.model if policy.whole or cfg.engine.kind != "hf" else None  # else it samples from a copy
+            own = cfg.engine.kind == "hf" and (cfg.sample_ahead or not policy.whole)  # it samples from a copy
+            model = None if own else policy.model
             opened = {"eos_ids": chat.eos_ids, "pad_id": pad_id, "dtype": sampled_in, "model": model}
             engine = open_engine(cfg.engine, cfg.model, **opened, run=run, sends=ranks.first)
     except (EngineError, OtherRankError, ConfigError):
