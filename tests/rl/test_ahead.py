@@ -10,8 +10,8 @@ from posttrain.rl.ahead import Ahead
 from posttrain.rl.checkpoint import CheckpointError
 from posttrain.rl.loop import Run, run_steps
 from posttrain.rl.recipe import Config
-from posttrain.rl.score import improve, sample, score_step
 from posttrain.rl.score import credit as own_credit
+from posttrain.rl.score import improve, sample, score_step
 from posttrain.rollout.problems import draw_problems
 from posttrain.rollout.store import to_line
 from posttrain.run import RunFolder
@@ -68,7 +68,9 @@ def test_looking_at_what_is_held_out_waits_for_the_engine_and_leaves_the_steps_a
         assert run_steps(run, ahead.step, ahead.look, ahead.saving) == 0
     with Ahead(plain := open_ahead(other, tmp_path / "plain")) as ahead:
         assert run_steps(plain, ahead.step, ahead.look, ahead.saving) == 0
-    seen = [{key: value for key, value in measured(row).items() if not key.startswith("val/")} for row in run.folder.metrics() if row["step"]]
+    seen = [
+        {key: value for key, value in measured(row).items() if not key.startswith("val/")} for row in run.folder.metrics() if row["step"]
+    ]
     assert seen == [measured(row) for row in plain.folder.metrics() if row["step"]]
     assert sum("val/acc_t2" in row for row in run.folder.metrics()) == 5
 
