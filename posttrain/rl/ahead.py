@@ -33,9 +33,7 @@ class Ahead:
         if run.start and run.start < run.learner.cfg.steps:
             kept = _file(run, run.start + 1)
             if not kept.exists():
-                raise CheckpointError(
-                    f"{kept}: the episodes sampled ahead of the last checkpoint are gone, so the run cannot go on; start anew under another --out"
-                )
+                raise CheckpointError(f"{kept}: the episodes sampled ahead of the last checkpoint are gone; start anew under another --out")
             self._next = self._thread.submit(lambda: list(read_episodes(kept)))
 
     def __enter__(self) -> Self:

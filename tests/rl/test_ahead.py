@@ -94,7 +94,7 @@ def test_episodes_that_are_gone_are_missed_by_name(tiny_qwen2, tmp_path):
         ahead.step(PROBLEMS[:4], 1)
     kept = tmp_path / "run" / "episodes" / "ahead_000002.jsonl"
     shutil.rmtree(kept.parent)
-    with pytest.raises(CheckpointError, match="ahead_000002.jsonl: the episodes sampled ahead of the last checkpoint are gone"):
+    with pytest.raises(CheckpointError, match=r"ahead_000002\.jsonl: the episodes sampled ahead of the last checkpoint are gone"):
         Ahead(Run(learner=run.learner, folder=run.folder, problems=PROBLEMS, held_out=[], start=1))
 
 
