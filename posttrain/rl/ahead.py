@@ -29,12 +29,15 @@ class Ahead:
 
     def __init__(self, run: Run) -> None:
         self._run, self._thread = run, ThreadPoolExecutor(1)
-        self._next: Future[list[Episode]] | None = None
+        self._begun: Future[list[Episode]] | None = None
+        """This rank's share of the next step's episodes, under way."""
+        self._known: list[Episode] = []
+        """All of them, once they are there."""
         if run.start and run.start < run.learner.cfg.steps:
             kept = _file(run, run.start + 1)
             if not kept.exists():
                 raise CheckpointError(f"{kept}: the episodes sampled ahead of the last checkpoint are gone; start anew under another --out")
-            self._next = self._thread.submit(lambda: list(read_episodes(kept)))
+            self._known = list(read_episodes(kept))
 
     def __enter__(self) -> Self:
         return self
@@ -44,48 +47,53 @@ class Ahead:
 
     def step(self, problems: Sequence[Problem], step: int, history: History = ()) -> tuple[list[Episode], Figures]:
         """Wait for this step's episodes, have the next ones sampled by the policy as it is, and move it."""
-        clock, learner, begun = score.Clock(), self._run.learner, self._next
-        self._next = None
-        episodes = begun.result() if begun else []
+        clock, learner = score.Clock(), self._run.learner
+        known = self._waited()
         clock.lap("rollout_s")
         score.push(learner)
         clock.lap("push_s")
-        if not begun:
-            episodes = self._sampled(problems, step)
+        if not known:
+            self._begin(problems, step)
+            known = self._waited()
             clock.lap("rollout_s")
+        self._known = []
         if step < learner.cfg.steps:
-            drawn = draw_problems(self._run.problems, learner.cfg.problems_per_step, step + 1, learner.cfg.seed)
-            self._next = self._thread.submit(self._sampled, drawn, step + 1)
-        figures = score.improve(learner, episodes, score.credit, history)
-        told = metrics.training_row([e for e in episodes if not e.turns[0].given] or episodes, "train/")
-        known = {key: value for key, value in figures.items() if not key.startswith("train/cached")}
-        return episodes, {**told, **known, **clock.laps}
+            self._begin(draw_problems(self._run.problems, learner.cfg.problems_per_step, step + 1, learner.cfg.seed), step + 1)
+        figures = score.improve(learner, known, score.credit, history)
+        told = metrics.training_row([e for e in known if not e.turns[0].given] or known, "train/")
+        kept = {key: value for key, value in figures.items() if not key.startswith("train/cached")}
+        return known, {**told, **kept, **clock.laps}
 
     def look(self, held_out: Sequence[Problem]) -> Figures:
         """`score.validate`, once the engine is free: its weights must not change while it samples."""
-        self._wait()
+        self._waited()
         return score.validate(self._run.learner, held_out)
 
     @contextmanager
     def saving(self, step: int) -> Iterator[None]:
         """Around the checkpoint after `step`: what it goes on from is there before it, and what an earlier one needs until it stands."""
-        going_on = _file(self._run, step + 1)
-        if self._next:
-            write_episodes(going_on, self._next.result())
+        going_on, known, ranks = _file(self._run, step + 1), self._waited(), self._run.learner.ranks
+        with ranks.together():
+            if known and ranks.first:
+                write_episodes(going_on, known)
         yield
-        for file in going_on.parent.glob("ahead_*.jsonl"):
-            if file != going_on:
-                file.unlink()
+        with ranks.together():
+            for file in going_on.parent.glob("ahead_*.jsonl") if ranks.first else ():
+                if file != going_on:
+                    file.unlink()
 
-    def _wait(self) -> None:
-        if self._next:
-            self._next.exception()
+    def _begin(self, problems: Sequence[Problem], step: int) -> None:
+        cfg = self._run.learner.cfg
+        self._begun = self._thread.submit(score.sample_own, self._run.learner, problems, samples=cfg.samples, seed=cfg.seed, step=step)
 
-    def _sampled(self, problems: Sequence[Problem], step: int) -> list[Episode]:
-        """Episodes as they are read from a file again: without what an engine's cache served."""
-        learner = self._run.learner
-        episodes = score.sample(learner, problems, samples=learner.cfg.samples, seed=learner.cfg.seed, step=step)
-        return [_uncached(episode) for episode in episodes]
+    def _waited(self) -> list[Episode]:
+        """The next step's episodes of all ranks, none where none were begun; without what an engine's cache served, which no file keeps."""
+        if self._begun is not None:
+            ranks, begun, self._begun = self._run.learner.ranks, self._begun, None
+            with ranks.together():
+                own = begun.result()
+            self._known = ranks.gather([_uncached(episode) for episode in own])
+        return self._known
 
 
 def _uncached(episode: Episode) -> Episode:

@@ -102,7 +102,7 @@ def run_steps(run: Run, step: Step, look: Look, saving: Saving = nothing_more) -
                 stops = ranks.any(sigterm.came) and not last  # asked once: a signal from here on is for the next step, which then is saved
                 if last or stops or number % cfg.checkpoint.every == 0:
                     gathered = policy.gather(keep=ranks.first)
-                    with ranks.together(), saving(number):
+                    with saving(number), ranks.together():
                         if ranks.first:
                             reward = _reward_since_checkpoint(history, number, cfg)
                             write_episodes(folder.path / "episodes" / f"step_{number:06d}.jsonl", episodes)

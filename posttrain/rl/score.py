@@ -133,10 +133,18 @@ def credit(reward_BK: Tensor, penalty_BK: Tensor, counts_BK: Tensor, cfg: Config
 def sample(
     learner: Learner, problems: Sequence[Problem], *, samples: int, seed: int, step: int, by: RolloutFunction = self_correct
 ) -> list[Episode]:
-    """Episodes from the engine's current weights; every draw is seeded by (seed, step, problem, sample, attempt).
+    """Episodes from the engine's current weights, each rank's share of them sampled there, and all on every rank, in problem order."""
+    with learner.ranks.together():
+        episodes = sample_own(learner, problems, samples=samples, seed=seed, step=step, by=by)
+    return learner.ranks.gather(episodes)
 
-    Each rank samples its own problems, and all get all episodes, in problem order. Only training steps (from 1) take given first
-    attempts: what is held out is always the policy's own.
+
+def sample_own(
+    learner: Learner, problems: Sequence[Problem], *, samples: int, seed: int, step: int, by: RolloutFunction = self_correct
+) -> list[Episode]:
+    """This rank's share; every draw is seeded by (seed, step, problem, sample, attempt).
+
+    Only training steps (from 1) take given first attempts: what is held out is always the policy's own.
     """
     cfg, own = learner.cfg, learner.ranks.share(problems)
     how = Rollout(
@@ -149,9 +157,7 @@ def sample(
         seed=seed,
         step=step,
     )
-    with learner.ranks.together():
-        episodes = by(own, learner.task, learner.engine, learner.chat, how) if own else []
-    return learner.ranks.gather(episodes)
+    return by(own, learner.task, learner.engine, learner.chat, how) if own else []
 
 
 def push(learner: Learner) -> None:
@@ -187,8 +193,6 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
 def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
     """Everything that a run needs, restored from its last checkpoint under `resume`; the engine is closed at the end."""
     ranks = join(cfg.policy.device)
-    if cfg.sample_ahead and ranks.num > 1:
-        raise ConfigError(f"sample_ahead: found {ranks.num} ranks, expected one process: set it to false, or start without a launcher")
     check_tracker(cfg.tracker)
     task = make_task(cfg.task)
     clean = training_set(cfg.task, cfg.split, cfg.decontaminate)
