@@ -1,16 +1,16 @@
 """Search in many trees at once: a tree for each state of a batch, all of them grown together by tensor operations on any device.
 
     puct_search      MuZero's (arXiv 1911.08265): descend by value and prior, open one new node, average values on the way back
-    gumbel_search    Gumbel MuZero's (openreview bERaNdoegnO): sequential halving at the root, below it visits that follow an improved policy
-    breadth_first    every action of every node, level by level; a node is worth its best action once all of them are known
+    gumbel_search    Gumbel MuZero's (openreview bERaNdoegnO): sequential halving at the root, visits that follow a better policy below
+    breadth_first    every action of every node, level by level; a node is worth its best action
 
 The model is two things: a `Root`, and a function (state, action) -> `Outcome`. It may be learned or a true simulator. A discount says what
 the next state's value is worth here: gamma, 0 after an end, and negative where the other player moves next. An action whose prior logit is
 -inf is illegal and never taken, at the root and below it.
 
-How the trees grow. Node j of tree b is row j B + b of flat tables. A node remembers which action it will take next, and to which row that
-leads; both are found anew only when a visit has changed its statistics. So a descent is one look-up for each level, and everything else of a
-simulation happens on all nodes of all paths at once. No step waits for a number to come back from the device.
+How the trees grow. Node j of tree b is row j B + b of flat tables. A node remembers which action it will take next, and to which row
+that leads; both are found anew only when a visit has changed its statistics. So a descent is one look-up for each level, and everything
+else of a simulation happens on all nodes of all paths at once. No step waits for a number to come back from the device.
 """
 
 import math
@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, TypeAlias
 import torch
 from torch import Tensor
 
+C1, C2 = 1.25, 19652  # of pUCT, MuZero's
 EPSILON = 1e-8  # the least spread of values that normalisation divides by
 VALUE, RAW, REWARD, DISCOUNT = 0, 1, 2, 3  # columns of `Trees.nodes`
 
@@ -83,7 +84,7 @@ class Found(NamedTuple):
     value: Tensor
     """[B]"""
     policy: Tensor
-    """A better policy than the prior, [B, A]: the share of visits, or of Gumbel's and breadth-first search softmax(logits + completed q)."""
+    """A better policy than the prior, [B, A]: the share of visits; of Gumbel's and breadth-first search softmax(logits + completed q)."""
     action: Tensor
     """The best action, [B]: the most visited, of Gumbel the winner of the last round, breadth-first the one of highest q."""
 
@@ -111,7 +112,7 @@ class Trees:
         self.states[: self.batch] = root.state
 
     def open(self, model: Model, parent_B: Tensor, action_B: Tensor, logged: bool) -> None:
-        """Evaluate an action of a node of each tree; what comes out is written to the newest rows. `logged`: the prior is kept as its log."""
+        """Evaluate an action of a node of each tree into the newest rows. `logged`: the prior is kept as its log."""
         outcome = model(self.states.index_select(0, parent_B), action_B)
         prior_BA = outcome.prior_logits.log_softmax(-1) if logged else outcome.prior_logits.softmax(-1)
         self.edges[:, 0].index_copy_(0, self.fresh_B, prior_BA)
@@ -123,9 +124,7 @@ Rule: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
 """Priors, visits, q of N nodes, [N, A] each, their values and the model's, [N] -> the score of each action, [N, A]."""
 
 
-def puct_score(
-    prior_NA: Tensor, visits_NA: Tensor, q_NA: Tensor, value_N: Tensor, _: Tensor, c1: float = 1.25, c2: float = 19652
-) -> Tensor:
+def puct_score(prior_NA: Tensor, visits_NA: Tensor, q_NA: Tensor, value_N: Tensor, _: Tensor) -> Tensor:
     """Normalised q + prior sqrt(n) / (1 + visits) (c1 + log((n + c2 + 1) / c2)), n the visits of the node, its first one counted.
 
     Normalised by least and greatest among the node's value and its visited actions' q, as mctx does: MuZero's own code takes those of the
@@ -136,7 +135,7 @@ def puct_score(
     low_N = torch.minimum(known_NA.amin(-1), value_N)
     spread_N = (torch.maximum(known_NA.amax(-1), value_N) - low_N).clamp(min=EPSILON)
     n_N = visits_NA.sum(-1) + 1
-    explore_N = n_N.sqrt() * (c1 + ((n_N + (c2 + 1)) / c2).log())
+    explore_N = n_N.sqrt() * (C1 + ((n_N + (C2 + 1)) / C2).log())
     return seen_NA * (q_NA - low_N[:, None]) / spread_N[:, None] + explore_N[:, None] * prior_NA / (visits_NA + 1)
 
 
@@ -289,7 +288,17 @@ def _grow(trees: Trees, model: Model, budget: Budget, rule: Rule, halving: Halvi
         return torch.rand(shape, generator=generator, dtype=trees.nodes.dtype, device=trees.nodes.device)
 
     roots = slice(trees.batch)
-    _choose(trees, trees.roots_B[None], trees.edges[roots], *trees.nodes[:2, roots], rule, halving, uniform(0), uct_depth)
+    _choose(
+        trees,
+        trees.roots_B[None],
+        trees.edges[roots],
+        trees.nodes[VALUE, roots],
+        trees.nodes[RAW, roots],
+        rule,
+        halving,
+        uniform(0),
+        uct_depth,
+    )
     for i in range(budget.simulations):
         levels = limit if budget.compiled else min(i + 1, limit)  # compiled code has one shape; the levels too many lead nowhere
         trees.fresh_B += trees.batch
