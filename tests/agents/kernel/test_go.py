@@ -192,6 +192,15 @@ def test_an_illegal_move_is_refused_by_name():
         env.step(torch.tensor([0, 0]))
 
 
+def test_what_is_written_into_one_part_of_a_position_is_in_no_other():
+    for i, part in enumerate(Rules(3, superko=True).start(2)):
+        fresh = Rules(3, superko=True).start(2)
+        fresh[i].fill_(1)
+        for j, (other, before) in enumerate(zip(fresh, Rules(3, superko=True).start(2), strict=True)):
+            assert j == i or torch.equal(other, before), (i, j)
+        assert part.shape == fresh[i].shape
+
+
 def test_a_game_ends_at_the_move_limit():
     rules = Rules(3, limit=2)
     position, over = play(rules, rules.start(1), torch.tensor([0]))

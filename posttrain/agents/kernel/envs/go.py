@@ -69,16 +69,32 @@ class Rules:
         seen_BM = torch.full((num, self.limit + 1 if self.superko else 0), -1, device=self.device)
         seen_BM[:, :1] = 0  # the key of the empty board
         return Position(
-            stone_BP,
-            torch.zeros_like(stone_BP, dtype=torch.long),
-            torch.zeros_like(stone_BP, dtype=torch.bool),
-            torch.full_like(zero_B, BLACK, dtype=torch.int8),
-            zero_B,
-            zero_B.bool(),
-            zero_B,
-            zero_B,
-            seen_BM,
+            stone_BP=stone_BP,
+            chain_BP=torch.zeros_like(stone_BP, dtype=torch.long),
+            atari_BP=torch.zeros_like(stone_BP, dtype=torch.bool),
+            turn_B=torch.full_like(zero_B, BLACK, dtype=torch.int8),
+            ko_B=zero_B.clone(),  # memory of their own, as games are written into in place
+            passed_B=zero_B.bool(),
+            moves_B=zero_B.clone(),
+            key_B=zero_B.clone(),
+            seen_BM=seen_BM,
         )
+
+
+def packed(position: Position) -> Tensor:
+    """A position as one row of integers, [B, F], for a search to keep."""
+    return torch.cat([x.long().flatten(1) if x.dim() > 1 else x.long()[:, None] for x in position], 1)
+
+
+def unpacked(rules: Rules, row_BF: Tensor) -> Position:
+    """The position that `packed` made a row of."""
+    places = rules.num_places
+    sizes = [places, places, places, 1, 1, 1, 1, 1, row_BF.shape[1] - 3 * places - 5]
+    stone_BP, chain_BP, atari_BP, turn_B1, *rest = row_BF.split(sizes, 1)
+    ko_B, passed_B, moves_B, key_B = (x[:, 0] for x in rest[:4])
+    return Position(
+        stone_BP.to(torch.int8), chain_BP, atari_BP.bool(), turn_B1[:, 0].to(torch.int8), ko_B, passed_B.bool(), moves_B, key_B, rest[4]
+    )
 
 
 def play(rules: Rules, now: Position, action_B: Tensor) -> tuple[Position, Tensor]:
