@@ -65,11 +65,11 @@ def keys(count: int, draws: random.Random) -> list[str]:
 
 
 def drift(count: int, draws: random.Random) -> list[str]:
-    """The same text, of which at every eighth artifact one letter is drawn anew: by the definition both novel and learnable."""
-    text, made = word(draws, WIDTH), list[str]()
+    """The same text of twice the width, one letter of it drawn anew at every eighth artifact: by the definition both novel and learnable."""
+    text, made = word(draws, 2 * WIDTH), list[str]()
     while len(made) < count:
         if len(made) % 8 == 0:
-            at = draws.randrange(WIDTH)
+            at = draws.randrange(len(text))
             text = text[:at] + draws.choice(LETTERS) + text[at + 1 :]
         made.append(text)
     return made
