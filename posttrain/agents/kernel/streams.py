@@ -65,7 +65,7 @@ def keys(count: int, draws: random.Random) -> list[str]:
 
 
 def drift(count: int, draws: random.Random) -> list[str]:
-    """The same text of twice the width, one letter of it drawn anew at every eighth artifact: by the definition both novel and learnable."""
+    """The same text of twice the width, one letter of it drawn anew at every eighth artifact: by definition novel and learnable."""
     text, made = word(draws, 2 * WIDTH), list[str]()
     while len(made) < count:
         if len(made) % 8 == 0:
