@@ -41,6 +41,13 @@ def test_the_verdict_is_what_the_losses_were_made_for(loss, verdict):
     assert found.verdict == verdict
 
 
+def test_what_rises_and_then_stays_is_not_novel():
+    """Seen from any t the loss rises for a third of what follows, and no further."""
+    found = judge(table(lambda t, T: 2 + np.minimum(T - t, (8 - t) / 3)))
+    assert found.p_novel > 0.05
+    assert all(rise.thirds[2] > rise.thirds[0] + 0.2 for rise in found.rises)
+
+
 def test_histories_are_eighths():
     assert histories(480) == [0, 60, 120, 180, 240, 360]
 
