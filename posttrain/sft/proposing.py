@@ -122,6 +122,9 @@ class Config:
     def __post_init__(self) -> None:
         if self.source == "fixed" and self.filters:
             raise ValueError("source: fixed problems are not filtered: set filters to null")
+        for length in (*self.lengths, *self.held.lengths):
+            if not self.task.pick < length <= self.task.largest:
+                raise ValueError(f"lengths must lie above pick = {self.task.pick} and within largest = {self.task.largest}, got {length}")
 
 
 class Proposal(NamedTuple):
@@ -146,8 +149,10 @@ class Round(NamedTuple):
 
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Run rounds into `out` until a limit; under `resume` finished rounds are left as they are. Raises `ConfigError`, `DataError`."""
-    folder = RunFolder(out, cfg, resume=resume)
     seeds = seed_problems(cfg)
+    for model in (cfg.model, *([cfg.proposer] if cfg.proposer else [])):
+        open_chat(model)  # before the folder is taken
+    folder = RunFolder(out, cfg, resume=resume)
     done = next(n for n in range(cfg.limits.rounds + 1) if not (out / f"round_{n + 1}" / "round.json").exists())
     folder.forget_after(done * cfg.fit.steps)
     _first(cfg, out, seeds)

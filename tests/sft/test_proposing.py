@@ -13,6 +13,7 @@ from posttrain.sft import proposing
 from posttrain.sft.proposing import Config, why_ended
 from posttrain.tasks import sums
 from posttrain.tasks.sums import SumsTask
+from posttrain.types import DataError
 
 TASK = {"kind": "sums", "pick": 2, "numbers": 4, "largest": 6, "train_size": 40}
 
@@ -132,3 +133,13 @@ def test_the_loop_ends_at_the_first_limit(sums_base):
 def test_a_fixed_set_is_not_filtered(sums_base):
     with pytest.raises(ConfigError, match="set filters to null"):
         config_for(sums_base, source="fixed")
+
+
+def test_what_cannot_work_is_refused_before_the_folder_is_taken(sums_base, tmp_path):
+    with pytest.raises(ConfigError, match="lengths must lie above pick = 2 and within largest = 6, got 2"):
+        config_for(sums_base, lengths=[2, 3])
+    with pytest.raises(ConfigError, match="no such model folder"):
+        proposing.main(config_for(tmp_path / "none" / "model"), tmp_path / "run", resume=False)
+    with pytest.raises(DataError, match="raise largest"):
+        proposing.main(config_for(sums_base, seeds=500), tmp_path / "run", resume=False)
+    assert not (tmp_path / "run").exists()
