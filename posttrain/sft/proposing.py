@@ -221,7 +221,8 @@ def _round(cfg: Config, folder: RunFolder, part: Path, number: int, seeds: Seque
     made = propose(cfg, before, number, seeds, [row["question"] for row in earlier], room)
     write_atomic(part / "proposals.jsonl", "".join(json.dumps(_row(proposal)) + "\n" for proposal in made.proposals))
     kept = [proposal for proposal in made.proposals if proposal.kept]
-    rows = [*earlier, *(_problem_row(proposal, number) for proposal in kept)]
+    again = [*earlier, *(_problem_row(proposal, number) for proposal in kept)]
+    rows = list({row["id"]: row for row in again}.values())  # a fixed set comes round, a file of problems asks each once
     write_atomic(out / "problems.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
     keeps = {proposal.problem.id for proposal in kept if proposal.problem}
     right = {e.problem.id: e for e in made.episodes if e.problem.id in keeps and e.turns[0].verdict.correct}

@@ -108,6 +108,9 @@ def test_the_fixed_set_is_asked_in_turn_and_all_of_it_kept(sums_base, tmp_path):
     assert [row["kept"] for row in rows] == [True] * 24
     assert {row["problem"]["id"] for row in rows} == seeds  # two rounds of twelve are an epoch of the 24
     assert not (tmp_path / "fixed" / "round_1" / "proposer").exists()
+    cfg = config_for(sums_base, source="fixed", filters=None, candidates=20)
+    proposing.main(cfg, tmp_path / "again", resume=False)  # forty of twenty-four: some come round
+    assert len(list(read_jsonl(tmp_path / "again" / "problems.jsonl"))) == 24
 
 
 def test_no_more_is_kept_than_the_limit(sums_base, tmp_path):
