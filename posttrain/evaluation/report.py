@@ -109,7 +109,7 @@ def _figures(rows: Sequence[ROW], paper_rows: Sequence[PaperRow], paper_title: s
         if seeds
         else "p: exact test of no change, McNemar's for one sample per problem."
     )
-    head = ("Model", "Acc@t1", "Acc@t2", "Change,\nt2 − t1", "p\nfixed : broken", "Fixed\ni→c", "Broken\nc→i")
+    head: tuple[str, ...] = ("Model", "Acc@t1", "Acc@t2", "Change,\nt2 − t1", "p\nfixed : broken", "Fixed\ni→c", "Broken\nc→i")
     head += ("Answer\nchanged", "Text\ncopied", "n")
     told = [(name, _row(s)) for name, s in rows]
     paper = [(row.name, _paper_row(row)) for row in paper_rows]
@@ -216,7 +216,7 @@ def _item(model: int, episode: Episode, second: Second) -> Item:
         reference=reference.text if isinstance(reference, FinalAnswer) else reference.entry_point,
         tests=reference.code if isinstance(reference, UnitTests) else "",
         group=" · ".join(part for part in groups if part),
-        attempts=tuple(_attempt(turn, *more) for turn, *more in zip(episode.turns, told, opinions)),
+        attempts=tuple(_attempt(turn, before, said) for turn, before, said in zip(episode.turns, told, opinions)),
         edit=round(edit_distance_ratio(episode.turns[0].text, episode.turns[1].text), 4),
     )
 

@@ -97,8 +97,8 @@ def cli(argv: Sequence[str]) -> int:
     """`posttrain report`."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="posttrain report", description=HELP, formatter_class=formatter)
-    runs = "a run, an evaluation or a study; NAME=DIR names it, NAME=DIR,DIR chains the stages of one model"
-    parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN_DIR[,RUN_DIR]", help=runs)
+    what = "a run, an evaluation or a study; NAME=DIR names it, NAME=DIR,DIR chains the stages of one model"
+    parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN_DIR[,RUN_DIR]", help=what)
     parser.add_argument("--against", metavar="ROW", help="name of the row that every other row is tested against")
     parser.add_argument("--scaling", action="store_true", help="majority votes: 2K first attempts against K revised ones")
     again = "also ask another grader about every final answer, and show where it disagrees; kept beside the episodes"
