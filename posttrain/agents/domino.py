@@ -316,7 +316,8 @@ def collect(env: VectorEnv, obs: Tensor, learner: Learner, draws: torch.Generato
         next_obs, reward, terminated, truncated = env.step(action)
         steps.append((obs, action, logp, reward, terminated | truncated))
         obs = next_obs
-    return Rollout(*(torch.stack(x) for x in zip(*steps, strict=True)), obs)
+    seen, action, logp, reward, ended = map(torch.stack, zip(*steps, strict=True))
+    return Rollout(seen, action, logp, reward, ended, last_obs=obs)
 
 
 @torch.no_grad()

@@ -21,7 +21,7 @@ class Nearest(NamedTuple):
 
     distance: Tensor
     """l, [..., N]"""
-    index: Tensor
+    neighbour: Tensor
     """j*, [..., N]"""
     difference: Tensor
     """psi_i - psi_j*, [..., N, D]"""

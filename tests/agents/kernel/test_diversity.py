@@ -25,7 +25,7 @@ def psi(*shape):
 
 def test_neighbours_by_hand():
     near = nearest(torch.tensor([[0.0, 0.0], [3.0, 4.0], [3.0, 5.0]]))
-    assert near.index.tolist() == [1, 2, 1]
+    assert near.neighbour.tolist() == [1, 2, 1]
     assert near.distance.tolist() == [5.0, 1.0, 1.0]
     assert near.difference.tolist() == [[-3.0, -4.0], [0.0, -1.0], [0.0, 1.0]]
 
@@ -36,7 +36,7 @@ def test_neighbours_are_those_of_a_plain_search_in_every_set():
     for b, psi_ND in enumerate(psi_BND.tolist()):
         for i, mine in enumerate(psi_ND):
             distance, j = min((math.dist(mine, other), j) for j, other in enumerate(psi_ND) if j != i)
-            assert near.index[b, i].item() == j
+            assert near.neighbour[b, i].item() == j
             assert near.distance[b, i].item() == pytest.approx(distance)
             assert near.difference[b, i].tolist() == pytest.approx([x - y for x, y in zip(mine, psi_ND[j], strict=True)])
 
@@ -57,7 +57,7 @@ def test_the_reward_is_the_gradient_of_the_diversity_of_the_policys_own_term(res
     psi_ND, step = psi(4, 3), 1e-6
     near = nearest(psi_ND)
     for i in range(4):
-        neighbour_D = psi_ND[near.index[i]]
+        neighbour_D = psi_ND[near.neighbour[i]]
         for d in range(3):
             phi = torch.zeros(4, 3, dtype=torch.float64)
             phi[i, d] = 1

@@ -107,7 +107,7 @@ def perturbed(env: PointMass, motor: float, frictions: Sequence[float]) -> dict[
         return PointMass(env.num_envs, env.doors, env.limit, closed, physics, device=env.device)
 
     sets = [closed for size in range(1, num) for closed in combinations(range(num), size)]
-    motors = [tuple(motor if i == weak else 1.0 for i in range(4)) for weak in range(4)]
+    motors = [(motor, 1.0, 1.0, 1.0), (1.0, motor, 1.0, 1.0), (1.0, 1.0, motor, 1.0), (1.0, 1.0, 1.0, motor)]
     return {
         "doors": {"open: " + ", ".join(f"{env.doors[i]:g}" for i in range(num) if i not in closed): world(closed) for closed in sets},
         "motors": {f"weak {way}": world(physics=env.physics._replace(motors=m)) for way, m in zip(("right", "up", "left", "down"), motors)},
