@@ -66,13 +66,13 @@ class DiversityConfig:
     """Features: how close the first two numbers of an observation are to each of a grid of places, or the observation itself."""
     places: int = Field(default=6, ge=2)
     """Side of that grid, from -1 to 1."""
-    value_decay: float = Field(default=0.9, ge=0, lt=1)
-    """Of the running average of v."""
+    value_decay: float = Field(default=0.7, ge=0, lt=1)
+    """Of the running average of v, a rollout."""
     features_decay: float = Field(default=0.9, ge=0, lt=1)
-    """Of the running average of psi; .99 where a step is one of the environment, not a rollout."""
-    multiplier: float = 3.0
+    """Of the running average of psi, a rollout."""
+    multiplier: float = 2.0
     """Every mu at first: high, so that policies learn the task before they part."""
-    multiplier_rate: PositiveFloat = 30.0
+    multiplier_rate: PositiveFloat = 15.0
     largest: PositiveFloat = 4.0
     """Bound of the multipliers."""
 
@@ -108,7 +108,7 @@ class Config:
     env: EnvConfig = Field(default=PointMassConfig(), discriminator="kind")
     policies: int = Field(default=8, ge=2)
     diversity: DiversityConfig = DiversityConfig()
-    env_steps: PositiveInt = 2_000_000
+    env_steps: PositiveInt = 1_500_000
     num_envs: PositiveInt = 1024
     """Divided evenly among the policies."""
     rollout: PositiveInt = 10
@@ -122,10 +122,10 @@ class Config:
     """Of the generalised advantage estimates."""
     clip: PositiveFloat = 0.2
     """Largest change of a probability ratio that the surrogate pays for."""
-    entropy: NonNegativeFloat = 0.01
+    entropy: NonNegativeFloat = 0.02
     """Weight of the policies' entropy."""
     hidden: PositiveInt = 64
-    learning_rate: PositiveFloat = 2e-3
+    learning_rate: PositiveFloat = 1e-3
     """Of Adam, falling linearly to 0 at the end of the run, as the multipliers' rate does."""
     clip_update: PositiveFloat = 1.0
     """Largest norm of the gradient."""
@@ -371,7 +371,8 @@ def trials(cfg: Config, net: PolicySet, out: Path) -> dict[str, Any]:
             if group == "doors" and len(world.closed) == len(env.doors) - 1:
                 picked = int(value_NE[:, : ask.k].mean(1).argmax())
                 scenes.append(scene_of(name, world, obs, [0] if picked == 0 else [0, picked]))
-        result[group] = {key: sum(x[key] for x in found) / len(found) for key in found[0]}
+        means = {key: sum(x[key] for x in found) / len(found) for key in found[0]}
+        result[group] = means | {"picked_over_single": means["picked"] / max(means["single"], 1e-6)}
     draw_paths(out / "paths.png", scenes, columns=len(scenes))
     return result
 

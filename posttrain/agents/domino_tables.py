@@ -12,8 +12,8 @@ dynamics are known. Each iteration takes, for all policies of all sets at once,
     mu_i <- mu_i - rate' d/dmu_i sigmoid(mu_i) (v_i - alpha v_1)
 
 with both rates falling to 0 as a straight line. The length of psi_i - psi_j* is divided out before the force is multiplied in: a distance
-of rest must be able to make the reward vanish. The world is an open room whose right wall pays 1 for every step spent on it; the set starts
-in the middle of the left one. Beside it: the same sets with a fixed share of the task, with no task at all, and with the reward of a
+of rest must be able to make the reward vanish. The world is an open room whose right wall pays 1 for every step spent on it; the set
+starts in the middle of the left one. Beside it: sets with a fixed share of the task, with no task at all, and with the reward of a
 discriminator that tells policies by their cells, which is exact here too.
 
 Left out: everything that is learnt from samples, which is `domino`.
@@ -28,7 +28,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from posttrain.agents.kernel.charts import Panel, draw, ratio_interval, shown
+from posttrain.agents.kernel.charts import Panel, draw, shown
 from posttrain.agents.kernel.diversity import discrimination_reward, force, nearest, running, stepped_multipliers, task_share
 from posttrain.agents.kernel.envs.grids import neighbours
 from posttrain.agents.kernel.envs.layouts import open_room
@@ -71,7 +71,7 @@ class Config:
     """Side of the room, cells."""
     gamma: float = Field(default=0.97, gt=0, lt=1)
     settings: dict[str, Setting] = Field(default_factory=lambda: {"no diversity": Setting(share=1.0), "alpha .9": Setting(alpha=0.9)})
-    """By name; the first is the one that the others are compared with."""
+    """By name."""
     pictured: tuple[str, ...] = ("alpha .9",)
     """Settings whose policies are drawn as maps, those of the first set."""
     iterations: PositiveInt = 1500
@@ -173,7 +173,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     figures = {name: figures_of(made[name]) for name in cfg.settings}
     means = {name: {key: sum(x) / len(x) for key, x in found.items()} for name, found in figures.items()}
     write_atomic(out / "result.json", json.dumps(means, indent=1) + "\n")
-    write_atomic(out / "table.md", table_of(cfg, figures))
+    write_atomic(out / "table.md", table_of(figures))
     draw(out / "figure.png", panels_of(cfg, figures))
     maps = {name: torch.tensor(made[name]["occupancy"][0]).unflatten(-1, (cfg.n, cfg.n)).numpy() for name in cfg.pictured}
     draw_maps(out / "sets.png", maps, {name: [f"{v:.2f}" for v in made[name]["value"][0]] for name in cfg.pictured})
@@ -193,19 +193,14 @@ def figures_of(made: dict[str, Any]) -> dict[str, list[float]]:
     }
 
 
-def table_of(cfg: Config, figures: dict[str, dict[str, list[float]]]) -> str:
+def table_of(figures: dict[str, dict[str, list[float]]]) -> str:
     """Markdown: means over the sets with Student-t intervals of 95%, and every set."""
-    base = next(iter(cfg.settings))
-    head = ["setting", "worst value / v*", "mean value / v*", "distance to the nearest", f"over {base}", "least", "greatest"]
+    head = ["setting", "worst value / v*", "mean value / v*", "distance to the nearest", "least", "greatest"]
     lines = ["| " + " | ".join([*head, "every set: worst, distance"]) + " |", "|---" * (len(head) + 1) + "|"]
     for name, found in figures.items():
-        more = "–"
-        if name != base:
-            ratio, *ends = ratio_interval(found["distance"], figures[base]["distance"])
-            more = f"{ratio:.2g} [{ends[0]:.2g}, {ends[1]:.2g}]"
         every = ", ".join(f"{worst:.3f} {far:.3f}" for worst, far in zip(found["worst"], found["distance"], strict=True))
-        cells = [shown(found["worst"]), shown(found["mean"]), shown(found["distance"], 4), more]
-        cells += [f"{min(found['nearest']):.4f}", f"{max(found['farthest']):.4f}", every]
+        cells = [shown(found["worst"]), shown(found["mean"]), shown(found["distance"], 4)]
+        cells += [f"{min(found['nearest']):.2g}", f"{max(found['farthest']):.2g}", every]
         lines.append("| " + " | ".join([name, *cells]) + " |")
     return "\n".join(lines) + "\n"
 
