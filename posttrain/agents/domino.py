@@ -31,7 +31,6 @@ from torch import Tensor, nn
 from posttrain.agents.environments import EnvConfig, PointMassConfig, make_env
 from posttrain.agents.kernel import checkpoint
 from posttrain.agents.kernel.diversity import (
-    by_policy,
     discrimination_reward,
     force,
     nearest,
@@ -43,8 +42,10 @@ from posttrain.agents.kernel.diversity import (
 from posttrain.agents.kernel.envs.pointmass import PointMass, perturbed
 from posttrain.agents.kernel.envs.vector import VectorEnv
 from posttrain.agents.kernel.maps import Scene, draw_paths
-from posttrain.agents.kernel.nets import PolicySet, mlp
+from posttrain.agents.kernel.nets import mlp
+from posttrain.agents.kernel.ppo import clipped_loss
 from posttrain.agents.kernel.returns import lambda_return
+from posttrain.agents.kernel.sets import PolicySet, act, by_policy, play, tried
 from posttrain.agents.kernel.threads import one_thread
 from posttrain.config import ConfigError, config
 from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_atomic
@@ -58,7 +59,7 @@ class DiversityConfig:
     """Each policy must keep this share of the first one's value; null where `share` is given."""
     share: float | None = Field(default=None, ge=0, le=1)
     """A fixed share of the task in what all but the first maximise, in place of the bound; 1 is no diversity."""
-    rest: PositiveFloat | None = None
+    rest: float | None = Field(default=None, gt=0)
     """l_0 of the van der Waals force; without it neighbours only repel each other."""
     reward: Literal["features", "discrimination"] = "features"
     """From distances of features, or from a discriminator."""
@@ -166,12 +167,6 @@ def features(obs: Tensor, cfg: DiversityConfig) -> Tensor:
     return places(obs, cfg.places) if cfg.phi == "places" else obs
 
 
-def clipped_surrogate(logp: Tensor, old_logp: Tensor, advantage: Tensor, clip: float) -> Tensor:
-    """min(ratio A, clip(ratio, 1 - c, 1 + c) A), element by element (arXiv 1707.06347, Eq. 7)."""
-    ratio = (logp - old_logp).exp()
-    return torch.minimum(ratio * advantage, ratio.clamp(1 - clip, 1 + clip) * advantage)
-
-
 class Learner:
     """Networks, optimiser, running averages and multipliers: all that learning changes."""
 
@@ -259,7 +254,7 @@ class Learner:
         logps = self.net.actor(inputs).log_softmax(-1)
         new_logp = logps.gather(-1, action[:, None])[:, 0]
         parts = {
-            "surrogate": -clipped_surrogate(new_logp, logp, advantage, self.cfg.clip).mean(),
+            "surrogate": clipped_loss(new_logp, logp, advantage, self.cfg.clip),
             "entropy": -(logps.exp() * logps).sum(-1).mean(),
             "error_value": (self.net.value(inputs)[:, 0] - returns).square().mean(),
             "error_ahead": (self.net.ahead(inputs) - ahead).square().sum(-1).mean(),
@@ -300,14 +295,6 @@ def _standardised(x: Tensor) -> Tensor:
     return x / x.square().mean().sqrt().clamp(min=1e-8)
 
 
-@torch.no_grad()
-def act(net: PolicySet, obs: Tensor, policy_B: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Actions of each environment's policy, with their log-probabilities, each [B]."""
-    logps = net.actor(net.inputs(obs, policy_B)).log_softmax(-1)
-    action = torch.multinomial(logps.exp(), 1, generator=draws)
-    return action[:, 0], logps.gather(-1, action)[:, 0]
-
-
 def collect(env: VectorEnv, obs: Tensor, learner: Learner, draws: torch.Generator) -> Rollout:
     """A rollout from `obs` on."""
     steps: list[tuple[Tensor, ...]] = []
@@ -318,26 +305,6 @@ def collect(env: VectorEnv, obs: Tensor, learner: Learner, draws: torch.Generato
         obs = next_obs
     seen, action, logp, reward, ended = map(torch.stack, zip(*steps, strict=True))
     return Rollout(seen, action, logp, reward, ended, last_obs=obs)
-
-
-@torch.no_grad()
-def play(net: PolicySet, env: VectorEnv, steps: int, draws: torch.Generator, starts: torch.Generator) -> tuple[Tensor, Tensor]:
-    """Mean reward of a step of every policy's environments [N, E], and what was seen on the way [T, N, E, D]."""
-    policy_B = torch.arange(env.num_envs, device=env.device) % net.num_policies
-    obs, seen, rewards = env.reset(starts), [], []
-    for _ in range(steps):
-        seen.append(obs)
-        obs, reward, _, _ = env.step(act(net, obs, policy_B, draws)[0])
-        rewards.append(reward)
-    apart = (-1, net.num_policies)
-    return torch.stack(rewards).mean(0).unflatten(0, apart).T, torch.stack(seen).unflatten(1, apart).transpose(1, 2)
-
-
-def tried(value_NE: Tensor, k: int) -> dict[str, float]:
-    """The first policy, the mean of all, and the one that did best in its first `k` trials, judged on the further ones."""
-    trials_N, judged_N = value_NE[:, :k].mean(1), value_NE[:, k:].mean(1)
-    found = {"single": judged_N[0], "all": judged_N.mean(), "picked": judged_N[trials_N.argmax()]}
-    return {name: x.item() for name, x in found.items()}
 
 
 def trials(cfg: Config, net: PolicySet, out: Path) -> dict[str, Any]:

@@ -46,7 +46,7 @@ class Setting:
     """Each policy must keep this share of the first one's value; the share of the task follows from it."""
     share: float | None = Field(default=None, ge=0, le=1)
     """Share of the task in what all but the first maximise, 1 for no diversity, in place of a bound."""
-    rest: PositiveFloat | None = None
+    rest: float | None = Field(default=None, gt=0)
     """l_0 of the van der Waals force; without it neighbours only repel each other."""
     reward: Literal["features", "discrimination"] = "features"
     """Of diversity: from distances of features, or from a discriminator."""
@@ -152,7 +152,7 @@ def make_sets(cfg: Config, setting: Setting, draws: torch.Generator) -> dict[str
             multiplier_BN = stepped_multipliers(multiplier_BN, value_BN, setting.alpha, left * cfg.multiplier_rate, cfg.largest)
     occupancy_BNS, _ = occupancies(logits.softmax(-1), next_SA, start, cfg.gamma)
     return {
-        "value": (occupancy_BNS @ reward_S / best_value(cfg.n, cfg.gamma)).tolist(),
+        "value": (occupancy_BNS @ reward_S / best_value(cfg.n, cfg.gamma)).clamp(min=0).tolist(),  # no less than 0 by rounding
         "distance": nearest(occupancy_BNS).distance.tolist(),
         "occupancy": occupancy_BNS.float().tolist(),
     }

@@ -106,7 +106,7 @@ class PointMassConfig:
     doors: tuple[float, ...] = (-0.75, -0.25, 0.25, 0.75)
     """Heights of their middles in the wall, from -1 to 1."""
     limit: PositiveInt = 40
-    """Length of an episode, steps."""
+    """Longest episode, steps."""
 
 
 @config

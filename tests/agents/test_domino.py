@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from posttrain.agents import domino
-from posttrain.agents.domino import Config, DiversityConfig, Learner, TrialConfig, clipped_surrogate, collect, tried
+from posttrain.agents.domino import Config, DiversityConfig, Learner, TrialConfig, collect
 from posttrain.agents.environments import PointMassConfig, make_env
 from posttrain.config import ConfigError, build
 
@@ -25,12 +25,6 @@ def learner_and_rollout(diversity, seed=0):
     rollout = collect(env, env.reset(draws), learner, draws)
     learner.average(rollout)
     return learner, rollout._replace(reward=torch.rand(rollout.reward.shape, generator=draws))
-
-
-def test_the_surrogate_pays_for_no_more_than_the_clip():
-    ratio, advantage = torch.tensor([1.5, 0.5, 1.5, 0.5, 1.1]), torch.tensor([1.0, 1.0, -1.0, -1.0, 2.0])
-    paid = clipped_surrogate(ratio.log(), torch.zeros(5), advantage, clip=0.2)
-    assert paid.tolist() == pytest.approx([1.2, 0.5, -1.5, -0.8, 2.2])
 
 
 def test_every_policy_mixes_its_own_share_of_two_advantages():
@@ -71,11 +65,6 @@ def test_a_fixed_share_leaves_the_first_policy_its_task_and_moves_no_multiplier(
     before = learner.multiplier_N.clone()
     learner.update(rollout, 0.0, torch.Generator().manual_seed(0))
     assert torch.equal(learner.multiplier_N, before)
-
-
-def test_the_best_of_the_trials_is_judged_on_others():
-    value_NE = torch.tensor([[3.0, 3.0, 4.0, 6.0], [5.0, 5.0, 1.0, 1.0], [0.0, 0.0, 9.0, 9.0]])
-    assert tried(value_NE, k=2) == pytest.approx({"single": 5.0, "all": (5 + 1 + 9) / 3, "picked": 1.0})
 
 
 def test_a_set_learns_the_way_and_parts_within_the_bound(tmp_path):

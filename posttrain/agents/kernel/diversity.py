@@ -90,8 +90,3 @@ def places(obs: Tensor, side: int) -> Tensor:
     width = 0.5 * (line[1] - line[0])
     x, y = (-((obs[..., axis, None] - line) / width).square() / 2 for axis in (0, 1))
     return (x[..., :, None] + y[..., None, :]).flatten(-2).softmax(-1)
-
-
-def by_policy(x: Tensor, num: int) -> Tensor:
-    """The mean of each policy over time and its environments, which take turns, [T, B, ...] -> [N, ...]."""
-    return x.unflatten(1, (-1, num)).mean((0, 1))

@@ -2,10 +2,9 @@
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
-from matplotlib.axes import Axes
 
 PATHS = ("#222222", "#3b6ea5", "#c8553d", "#6b8f47", "#8a6fa8", "#b8860b", "#2a9d8f", "#d4679c", "#5f6b76", "#8c564b")
 
@@ -45,7 +44,7 @@ def draw_paths(path: Path, scenes: Sequence[Scene], columns: int = 4) -> None:
     _save(figure, path)
 
 
-def _draw_scene(axis: Axes, scene: Scene) -> None:
+def _draw_scene(axis: Any, scene: Scene) -> None:
     from matplotlib.patches import Circle, Rectangle
 
     for boxes, colour in ((scene.walls, "#9aa0a6"), (scene.closed, "#c8553d")):
@@ -61,7 +60,7 @@ def _draw_scene(axis: Axes, scene: Scene) -> None:
     axis.set_title(scene.title, fontsize=9)
 
 
-def _axes(rows: int, columns: int, size: float) -> tuple:
+def _axes(rows: int, columns: int, size: float) -> tuple[Any, Any]:
     import matplotlib
 
     matplotlib.use("Agg")
@@ -74,7 +73,7 @@ def _axes(rows: int, columns: int, size: float) -> tuple:
     return figure, axes
 
 
-def _save(figure, path: Path) -> None:  # type: ignore[no-untyped-def]
+def _save(figure: Any, path: Path) -> None:
     from matplotlib import pyplot
 
     figure.savefig(path, dpi=110)

@@ -159,21 +159,3 @@ def track(average: nn.Module, online: nn.Module, rate: float) -> None:
     """Move every parameter of the moving average by `rate` of the way to the online network's."""
     for slow, fast in zip(average.parameters(), online.parameters(), strict=True):
         slow.lerp_(fast, rate)
-
-
-class PolicySet(nn.Module):
-    """pi(a | s, z), V(s, z) and Psi(s, z): three networks that see the observation and which policy it is, a latent of one number in N.
-
-    The latent also stands as a product with the observation, which gives every policy a first layer of its own beside the common one.
-    """
-
-    def __init__(self, num_obs: int, num_actions: int, num_policies: int, num_features: int, hidden: int) -> None:
-        super().__init__()
-        self.num_policies = num_policies
-        num_inputs = num_obs + num_policies * (num_obs + 1)
-        self.actor, self.value, self.ahead = (mlp([num_inputs, hidden, hidden, outputs]) for outputs in (num_actions, 1, num_features))
-
-    def inputs(self, obs: Tensor, policy: Tensor) -> Tensor:
-        """What the three networks read, [..., D], [...] -> [..., D + N + N D]."""
-        latent = nn.functional.one_hot(policy, self.num_policies).to(obs)
-        return torch.cat([obs, latent, (latent[..., :, None] * obs[..., None, :]).flatten(-2)], -1)

@@ -6,7 +6,6 @@ import pytest
 import torch
 
 from posttrain.agents.kernel.diversity import (
-    by_policy,
     discrimination_reward,
     diversity,
     diversity_reward,
@@ -99,11 +98,6 @@ def test_a_running_average_starts_with_its_first_sample():
     average = running(torch.full((2,), torch.nan), torch.tensor([1.0, 3.0]), decay=0.9)
     assert average.tolist() == [1.0, 3.0]
     assert running(average, torch.tensor([2.0, 3.0]), decay=0.9).tolist() == pytest.approx([1.1, 3.0])
-
-
-def test_policies_that_take_turns_are_averaged_apart():
-    x_TB = torch.arange(12.0).reshape(2, 6)  # environments 0, 3 are policy 0's
-    assert by_policy(x_TB, 3).tolist() == [(0 + 3 + 6 + 9) / 4, (1 + 4 + 7 + 10) / 4, (2 + 5 + 8 + 11) / 4]
 
 
 def test_a_place_is_closest_to_itself_and_closeness_sums_to_one():
