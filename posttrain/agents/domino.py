@@ -86,7 +86,7 @@ class DiversityConfig:
 
 @config
 class TrialConfig:
-    """What trained policies are asked; the last three are for a point mass."""
+    """What trained policies are asked; the last two are for a point mass."""
 
     steps: PositiveInt = 100
     """Length of a trial; episodes follow each other in it."""

@@ -45,18 +45,6 @@ def force(distance: Tensor, rest: float | None) -> Tensor:
     return torch.ones_like(distance) if rest is None else 1 - (distance / rest) ** 3
 
 
-def diversity(distance_N: Tensor, rest: float | None) -> Tensor:
-    """The objective whose gradients are the rewards, [..., N] -> [...]."""
-    terms_N = 0.5 * distance_N**2 - (0.0 if rest is None else 0.2 * distance_N**5 / rest**3)
-    return terms_N.sum(-1)
-
-
-def diversity_reward(phi: Tensor, psi_ND: Tensor, rest: float | None) -> Tensor:
-    """Every policy's reward for the features that it meets, [..., N, D] or what broadcasts to it -> [..., N]."""
-    near = nearest(psi_ND)
-    return force(near.distance, rest) * (phi * near.difference).sum(-1)
-
-
 def discrimination_reward(logits: Tensor, policy: Tensor) -> Tensor:
     """log q(z | s) - log p(z) for an even p: how well it can be told who is there (DIAYN, arXiv 1802.06070), [..., N], [...] -> [...]."""
     return logits.log_softmax(-1).gather(-1, policy[..., None])[..., 0] + torch.log(torch.tensor(float(logits.shape[-1])))

@@ -7,8 +7,6 @@ import torch
 
 from posttrain.agents.kernel.diversity import (
     discrimination_reward,
-    diversity,
-    diversity_reward,
     force,
     nearest,
     places,
@@ -50,26 +48,31 @@ def test_the_force_is_gone_at_the_distance_of_rest_and_turns_beyond_it():
     assert force(torch.tensor([0.0, 9.0]), rest=None).tolist() == [1.0, 1.0]
 
 
+def term(psi_D, neighbour_D, rest):
+    """A policy's own part of the diversity: 1/2 l^2, or 1/2 l^2 - 1/5 l^5 / l_0^3."""
+    distance = math.dist(psi_D, neighbour_D)
+    return distance**2 / 2 - (0 if rest is None else distance**5 / rest**3 / 5)
+
+
 @pytest.mark.parametrize("rest", [None, 0.3, 2.0])
-def test_the_reward_is_the_gradient_of_the_diversity_of_the_policys_own_term(rest):
-    """Finite differences of 1/2 l^2 - 1/5 l^5 / l_0^3 in psi_i, the neighbour held still."""
+def test_the_reward_is_the_gradient_of_the_policys_own_part_of_the_diversity(rest):
+    """f(l_i) phi . (psi_i - psi_j*) against finite differences in psi_i, the neighbour held still."""
     psi_ND, step = psi(4, 3), 1e-6
     near = nearest(psi_ND)
+    reward_ND = force(near.distance, rest)[:, None] * near.difference  # of meeting each feature alone
     for i in range(4):
-        neighbour_D = psi_ND[near.neighbour[i]]
+        neighbour_D = psi_ND[near.neighbour[i]].tolist()
         for d in range(3):
-            phi = torch.zeros(4, 3, dtype=torch.float64)
-            phi[i, d] = 1
-            terms = [diversity((psi_ND[i] + sign * step * phi[i] - neighbour_D).norm()[None], rest) for sign in (1, -1)]
-            slope = (terms[0] - terms[1]).item() / (2 * step)
-            assert diversity_reward(phi, psi_ND, rest)[i].item() == pytest.approx(slope, rel=1e-5, abs=1e-8)
+            moved = [[x + sign * step * (k == d) for k, x in enumerate(psi_ND[i].tolist())] for sign in (1, -1)]
+            slope = (term(moved[0], neighbour_D, rest) - term(moved[1], neighbour_D, rest)) / (2 * step)
+            assert reward_ND[i, d].item() == pytest.approx(slope, rel=1e-5, abs=1e-8)
 
 
 def test_following_the_reward_brings_a_set_to_the_distance_of_rest():
     psi_ND = psi(5, 3)
-    every = torch.eye(3, dtype=torch.float64)[:, None].expand(3, 5, 3)  # each feature in turn
     for _ in range(3000):
-        psi_ND = psi_ND + 0.05 * diversity_reward(every, psi_ND, rest=0.4).T
+        near = nearest(psi_ND)
+        psi_ND = psi_ND + 0.05 * force(near.distance, 0.4)[:, None] * near.difference
     assert torch.allclose(nearest(psi_ND).distance, torch.tensor(0.4, dtype=torch.float64), atol=1e-3)
 
 
