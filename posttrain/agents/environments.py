@@ -10,6 +10,7 @@ from posttrain.agents.kernel.envs.cartpole import CartPole
 from posttrain.agents.kernel.envs.catch import Catch
 from posttrain.agents.kernel.envs.grids import Grid, goal_grid, key_grid
 from posttrain.agents.kernel.envs.layouts import four_rooms, mazes, scattered_walls
+from posttrain.agents.kernel.envs.pointmass import PointMass
 from posttrain.agents.kernel.envs.vector import VectorEnv
 from posttrain.config import ConfigError, config
 
@@ -98,6 +99,17 @@ class CartPoleConfig:
 
 
 @config
+class PointMassConfig:
+    """Push a mass through one of several doors to a goal."""
+
+    kind: Literal["pointmass"] = "pointmass"
+    doors: tuple[float, ...] = (-0.75, -0.25, 0.25, 0.75)
+    """Heights of their middles in the wall, from -1 to 1."""
+    limit: PositiveInt = 40
+    """Longest episode, steps."""
+
+
+@config
 class GymnasiumConfig:
     """A registered environment of Gymnasium: Atari, MinAtar, MiniGrid, dm-control; not resumed bit for bit."""
 
@@ -109,7 +121,15 @@ class GymnasiumConfig:
 
 
 EnvConfig: TypeAlias = (
-    GoalGridConfig | KeyGridConfig | FourRoomsConfig | MazeConfig | WallsConfig | CatchConfig | CartPoleConfig | GymnasiumConfig
+    GoalGridConfig
+    | KeyGridConfig
+    | FourRoomsConfig
+    | MazeConfig
+    | WallsConfig
+    | CatchConfig
+    | CartPoleConfig
+    | PointMassConfig
+    | GymnasiumConfig
 )
 
 
@@ -146,5 +166,7 @@ def _made(cfg: EnvConfig, num_envs: int, device: torch.device, layout_seed: int)
             return Catch(num_envs, cfg.rows, cfg.columns, device)
         case CartPoleConfig():
             return CartPole(num_envs, cfg.limit, device)
+        case PointMassConfig():
+            return PointMass(num_envs, cfg.doors, cfg.limit, device=device)
         case GymnasiumConfig():
             return GymnasiumEnv(cfg.name, num_envs, cfg.processes, device)
