@@ -10,6 +10,8 @@ from posttrain.agents.kernel.envs.cartpole import CartPole
 from posttrain.agents.kernel.envs.catch import Catch
 from posttrain.agents.kernel.envs.grids import Grid, goal_grid, key_grid
 from posttrain.agents.kernel.envs.layouts import four_rooms, mazes, scattered_walls
+from posttrain.agents.kernel.envs.memory import MemoryChain, RepeatPrevious, TMaze
+from posttrain.agents.kernel.envs.trials import TrialCartPole
 from posttrain.agents.kernel.envs.vector import VectorEnv
 from posttrain.config import ConfigError, config
 
@@ -98,6 +100,52 @@ class CartPoleConfig:
 
 
 @config
+class MemoryChainConfig:
+    """Say, some steps later, what the first observation was."""
+
+    kind: Literal["memory_chain"] = "memory_chain"
+    length: PositiveInt = 15
+    """Steps between the cue and the question."""
+
+
+@config
+class RepeatPreviousConfig:
+    """Name the symbol that was shown some steps before, at every step."""
+
+    kind: Literal["repeat_previous"] = "repeat_previous"
+    delay: PositiveInt = 4
+    """How many steps before."""
+    length: PositiveInt = 48
+    """Steps of an episode."""
+
+
+@config
+class TMazeConfig:
+    """Turn, at the end of a corridor, to the side that was named at its beginning."""
+
+    kind: Literal["t_maze"] = "t_maze"
+    length: PositiveInt = 10
+    """Steps of the corridor."""
+
+
+@config
+class TrialCartPoleConfig:
+    """Balance a pole seen and pushed through a random map, which is drawn anew for every trial of several episodes."""
+
+    kind: Literal["trial_cartpole"] = "trial_cartpole"
+    episodes: PositiveInt = 8
+    """Of a trial."""
+    limit: PositiveInt = 100
+    """Longest episode, steps."""
+    gaussian: bool = False
+    """A matrix of normal numbers in place of an orthogonal one."""
+    half_length: tuple[float, float] = (0.5, 0.5)
+    """Half the length of the pole, m: from, to."""
+    pole_mass: tuple[float, float] = (0.1, 0.1)
+    """kg: from, to."""
+
+
+@config
 class GymnasiumConfig:
     """A registered environment of Gymnasium: Atari, MinAtar, MiniGrid, dm-control; not resumed bit for bit."""
 
@@ -108,8 +156,18 @@ class GymnasiumConfig:
     """Step each copy in a process of its own."""
 
 
+MemoryConfig: TypeAlias = MemoryChainConfig | RepeatPreviousConfig | TMazeConfig
 EnvConfig: TypeAlias = (
-    GoalGridConfig | KeyGridConfig | FourRoomsConfig | MazeConfig | WallsConfig | CatchConfig | CartPoleConfig | GymnasiumConfig
+    GoalGridConfig
+    | KeyGridConfig
+    | FourRoomsConfig
+    | MazeConfig
+    | WallsConfig
+    | CatchConfig
+    | CartPoleConfig
+    | MemoryConfig
+    | TrialCartPoleConfig
+    | GymnasiumConfig
 )
 
 
@@ -146,5 +204,13 @@ def _made(cfg: EnvConfig, num_envs: int, device: torch.device, layout_seed: int)
             return Catch(num_envs, cfg.rows, cfg.columns, device)
         case CartPoleConfig():
             return CartPole(num_envs, cfg.limit, device)
+        case MemoryChainConfig():
+            return MemoryChain(num_envs, cfg.length, device)
+        case RepeatPreviousConfig():
+            return RepeatPrevious(num_envs, cfg.delay, cfg.length, device)
+        case TMazeConfig():
+            return TMaze(num_envs, cfg.length, device)
+        case TrialCartPoleConfig():
+            return TrialCartPole(num_envs, cfg.episodes, cfg.limit, cfg.gaussian, cfg.half_length, cfg.pole_mass, device)
         case GymnasiumConfig():
             return GymnasiumEnv(cfg.name, num_envs, cfg.processes, device)

@@ -102,7 +102,7 @@ class Transformer(nn.Module):
     """Pre-norm blocks of causal attention over at most the last `window` inputs of the same sequence, and an MLP of 4 H.
 
     Positions are rotations of queries and keys (arXiv 2104.09864), which tell how far apart two inputs are and nothing else. The state
-    holds keys and values of the last `window` - 1 inputs, and which of them belong to the sequence that goes on; one of fewer inputs is as good.
+    holds keys and values of the last `window` - 1 inputs, and which of them belong to the sequence that goes on; fewer are taken as well.
     """
 
     def __init__(self, width: int, layers: int, heads: int, window: int) -> None:
