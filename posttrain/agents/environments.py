@@ -139,8 +139,8 @@ class TrialCartPoleConfig:
     """Longest episode, steps."""
     gaussian: bool = False
     """A matrix of normal numbers in place of an orthogonal one."""
-    tilt: float = 0.15
-    """Largest first angle, rad; CartPole's is 0.05, and an episode is over beyond 0.21."""
+    start: float = 0.3
+    """How far from 0 each coordinate may begin; at 1 are the position and the angle where an episode ends."""
     half_length: tuple[float, float] = (0.5, 0.5)
     """Half the length of the pole, m: from, to."""
     pole_mass: tuple[float, float] = (0.1, 0.1)
@@ -213,6 +213,6 @@ def _made(cfg: EnvConfig, num_envs: int, device: torch.device, layout_seed: int)
         case TMazeConfig():
             return TMaze(num_envs, cfg.length, device)
         case TrialCartPoleConfig():
-            return TrialCartPole(num_envs, cfg.episodes, cfg.limit, cfg.gaussian, cfg.tilt, cfg.half_length, cfg.pole_mass, device)
+            return TrialCartPole(num_envs, cfg.episodes, cfg.limit, cfg.gaussian, cfg.start, cfg.half_length, cfg.pole_mass, device)
         case GymnasiumConfig():
             return GymnasiumEnv(cfg.name, num_envs, cfg.processes, device)

@@ -11,6 +11,7 @@ from posttrain.agents.icrl_s5 import (
     ActorCritic,
     Config,
     GRUConfig,
+    LossConfig,
     LSTMConfig,
     S5Config,
     TransformerConfig,
@@ -87,6 +88,15 @@ def test_the_loss_raises_good_actions_and_brings_values_to_returns():
     after = logits.softmax(-1).gather(-1, rollout.action[..., None])[..., 0]
     assert ((after > before) == (advantage > 0)).float().mean() > 0.9
     assert (value - 0.7).abs().mean() < 0.1
+
+
+def test_the_loss_pays_for_entropy_and_for_values_that_are_wrong():
+    cfg = Config(env=SHORT, num_envs=4, rollout=25, width=8)
+    net, rollout, _ = played(cfg)
+    zero = torch.zeros_like(rollout.value)
+    loss, parts = loss_of(net, rollout, zero, rollout.value + 2.0, LossConfig(weight_value=0.25, weight_entropy=3.0))
+    assert parts["value"].item() == pytest.approx(2.0, abs=1e-3)  # half of 2 squared
+    assert loss.item() == pytest.approx(0.25 * 2.0 - 3.0 * parts["entropy"].item(), abs=1e-3)
 
 
 def test_every_environment_is_learnt_from_once_in_a_pass():

@@ -11,8 +11,8 @@ from posttrain.agents.kernel.rollout import begins_trial, returns_by_episode
 from posttrain.config import ConfigError
 
 
-def trial_cartpole(num_envs, episodes=3, limit=12, gaussian=False, tilt=0.05, half_length=(0.5, 0.5), pole_mass=(0.1, 0.1)):
-    return TrialCartPole(num_envs, episodes, limit, gaussian, tilt, half_length, pole_mass)
+def trial_cartpole(num_envs, episodes=3, limit=12, gaussian=False, start=0.05, half_length=(0.5, 0.5), pole_mass=(0.1, 0.1)):
+    return TrialCartPole(num_envs, episodes, limit, gaussian, start, half_length, pole_mass)
 
 
 MAKERS = {
@@ -117,6 +117,22 @@ def test_a_trial_keeps_its_task_over_its_episodes_and_the_next_draws_another():
     assert bool((env.pole_B2[:, 0] != before[1][:, 0]).all())
 
 
+def test_trials_end_each_at_its_own_time_and_only_they_draw_anew():
+    env, g = trial_cartpole(40, episodes=2, limit=30, half_length=(0.3, 0.9), start=0.4), torch.Generator().manual_seed(5)
+    env.reset(torch.Generator().manual_seed(0))
+    ended_B, alone = torch.zeros(40, dtype=torch.long), 0
+    for _ in range(60):
+        map_B44, pole_B2 = env.map_B44.clone(), env.pole_B2.clone()
+        _, _, over, cut = env.step(torch.randint(2, (40,), generator=g))
+        ended_B += over | cut
+        new_B = (over | cut) & (ended_B % 2 == 0)
+        assert torch.equal(env.new_trial_B, new_B)
+        assert torch.equal((env.map_B44 != map_B44).flatten(1).any(1), new_B)
+        assert torch.equal((env.pole_B2 != pole_B2).any(1), new_B)
+        alone += bool(new_B.any()) and bool(((over | cut) & ~new_B).any())
+    assert alone  # of episodes that end at one time some end a trial and others do not
+
+
 def test_a_map_is_orthogonal_and_even_over_turns_and_mirrors():
     env = trial_cartpole(4000)
     env.reset(torch.Generator().manual_seed(0))
@@ -159,19 +175,34 @@ def test_returns_come_by_episode_and_count_no_further_ones():
     assert flags == [(True, True)] + [(False, False)] * 3 + [(True, False)] + [(False, False)] * 3
 
 
+def test_returns_by_episode_are_those_of_one_environment_after_another():
+    play = lambda obs, first, new_trial: (obs[:, 0] > 0).long()  # noqa: E731
+    env, twin = (trial_cartpole(9, episodes=4, limit=20, start=0.4) for _ in range(2))
+    got_EB = returns_by_episode(env, play, 3, torch.Generator().manual_seed(0))
+    obs, totals = twin.reset(torch.Generator().manual_seed(0)), [[0.0] for _ in range(9)]
+    for _ in range(80):
+        obs, reward, over, cut = twin.step(play(obs, None, None))
+        for b in range(9):
+            totals[b][-1] += reward[b].item()
+            if over[b] or cut[b]:
+                totals[b].append(0.0)
+    assert len({len(total) for total in totals}) > 1
+    assert torch.allclose(got_EB.T, torch.tensor([total[:3] for total in totals]))
+
+
 def test_every_episode_is_a_trial_where_an_environment_knows_none():
     first = torch.tensor([True, False])
     assert isinstance(make_env(TrialCartPoleConfig(), 2), TrialEnv)
     assert begins_trial(make_env(CartPoleConfig(), 2), first) is first
 
 
-def test_an_episode_begins_at_an_angle_up_to_the_tilt():
-    env = trial_cartpole(5000, tilt=0.15)
+def test_an_episode_begins_anywhere_in_a_share_of_the_scale():
+    env = trial_cartpole(5000, start=0.5)
     env.reset(torch.Generator().manual_seed(0))
-    assert env.state_B4.abs().max(0).values.tolist() == pytest.approx([0.05, 0.05, 0.15, 0.05], abs=1e-3)
-    assert env.state_B4.mean(0).abs().max() < 0.005
-    with pytest.raises(ConfigError, match=r"more than 0 and less than 0.209 rad, got 0.3"):
-        make_env(TrialCartPoleConfig(tilt=0.3), 2)
+    assert env.state_B4.abs().max(0).values.tolist() == pytest.approx([1.2, 1.0, 0.1047, 1.0], rel=0.01)
+    assert (env.state_B4 / env.scale_4).mean(0).abs().max() < 0.02
+    with pytest.raises(ConfigError, match=r"start between 0 and 1, where an episode ends, got 1.0"):
+        make_env(TrialCartPoleConfig(start=1.0), 2)
 
 
 def test_a_pole_without_length_is_refused():

@@ -26,8 +26,9 @@ class TrialCartPole:
 
     The state, scaled to about 1, is turned by a random orthogonal 4 x 4 matrix, or with `gaussian` multiplied by one of normal numbers
     with variance 1/4; and the two actions change places in half of the trials. Half the pole's length (m) and its mass (kg) are drawn
-    evenly from given ranges. An episode begins at an angle of at most `tilt` (rad) to either side, otherwise as CartPole's: the
-    further, the sooner a wrong push is the end. Reward 1 / `limit` for every step, so that an episode held up to its limit is worth 1.
+    evenly from given ranges. An episode begins with every coordinate at most `start` of its scale away from 0, so that a first look does
+    not tell which direction is which; and the further, the sooner a wrong push is the end. Reward 1 / `limit` for every step, so that an
+    episode held up to its limit is worth 1.
     """
 
     num_actions = 2
@@ -39,7 +40,7 @@ class TrialCartPole:
         episodes: int,
         limit: int,
         gaussian: bool,
-        tilt: float,
+        start: float,
         half_length: tuple[float, float],
         pole_mass: tuple[float, float],
         device: torch.device | str = "cpu",
@@ -47,13 +48,12 @@ class TrialCartPole:
         for low, high in (half_length, pole_mass):
             if not 0 < low <= high:
                 raise ValueError(f"need a range of positive numbers for the pole, got {low} to {high}")
-        if not 0 < tilt < STEEPEST:
-            raise ValueError(f"need a first angle of more than 0 and less than {STEEPEST:.3f} rad, got {tilt}")
+        if not 0 < start < 1:
+            raise ValueError(f"need a start between 0 and 1, where an episode ends, got {start}")
         self.num_envs, self.episodes, self.limit, self.gaussian = num_envs, episodes, limit, gaussian
         self.device, self.generator = torch.device(device), torch.Generator(device)
         self.ranges_22 = torch.tensor([half_length, pole_mass], device=self.device)
-        self.start_4 = torch.tensor([0.05, 0.05, tilt, 0.05], device=self.device)
-        self.scale_4 = torch.tensor(SCALE, device=self.device)
+        self.start, self.scale_4 = start, torch.tensor(SCALE, device=self.device)
         self.new_trial_B = torch.ones(num_envs, dtype=torch.bool, device=self.device)
         self.state_B4 = torch.zeros(num_envs, 4, device=self.device)
         self.count_B2 = torch.zeros(
@@ -101,7 +101,7 @@ class TrialCartPole:
     _kept = ("state_B4", "count_B2", "map_B44", "swapped_B", "pole_B2", "new_trial_B")
 
     def _first_states(self) -> Tensor:
-        return (2 * torch.rand(self.num_envs, 4, generator=self.generator, device=self.device) - 1) * self.start_4
+        return (2 * torch.rand(self.num_envs, 4, generator=self.generator, device=self.device) - 1) * self.start * self.scale_4
 
     def _tasks(self) -> tuple[Tensor, Tensor, Tensor]:
         map_B44 = torch.randn(self.num_envs, 4, 4, generator=self.generator, device=self.device) / 2
