@@ -137,8 +137,8 @@ class TrialCartPoleConfig:
     """Of a trial."""
     limit: PositiveInt = 100
     """Longest episode, steps."""
-    gaussian: bool = False
-    """A matrix of normal numbers in place of an orthogonal one."""
+    maps: Literal["orthogonal", "signs", "gaussian"] = "orthogonal"
+    """Matrices that the state is seen through: turns and mirrors, a sign for each coordinate, or normal numbers."""
     start: float = 0.3
     """How far from 0 each coordinate may begin; at 1 are the position and the angle where an episode ends."""
     half_length: tuple[float, float] = (0.5, 0.5)
@@ -213,6 +213,6 @@ def _made(cfg: EnvConfig, num_envs: int, device: torch.device, layout_seed: int)
         case TMazeConfig():
             return TMaze(num_envs, cfg.length, device)
         case TrialCartPoleConfig():
-            return TrialCartPole(num_envs, cfg.episodes, cfg.limit, cfg.gaussian, cfg.start, cfg.half_length, cfg.pole_mass, device)
+            return TrialCartPole(num_envs, cfg.episodes, cfg.limit, cfg.maps, cfg.start, cfg.half_length, cfg.pole_mass, device)
         case GymnasiumConfig():
             return GymnasiumEnv(cfg.name, num_envs, cfg.processes, device)

@@ -11,8 +11,8 @@ from posttrain.agents.kernel.rollout import begins_trial, returns_by_episode
 from posttrain.config import ConfigError
 
 
-def trial_cartpole(num_envs, episodes=3, limit=12, gaussian=False, start=0.05, half_length=(0.5, 0.5), pole_mass=(0.1, 0.1)):
-    return TrialCartPole(num_envs, episodes, limit, gaussian, start, half_length, pole_mass)
+def trial_cartpole(num_envs, episodes=3, limit=12, maps="orthogonal", start=0.05, half_length=(0.5, 0.5), pole_mass=(0.1, 0.1)):
+    return TrialCartPole(num_envs, episodes, limit, maps, start, half_length, pole_mass)
 
 
 MAKERS = {
@@ -20,7 +20,7 @@ MAKERS = {
     "repeat": lambda b: RepeatPrevious(b, 3, 11),
     "t-maze": lambda b: TMaze(b, 5),
     "trials": lambda b: trial_cartpole(b, half_length=(0.3, 0.9)),
-    "trials, gaussian": lambda b: trial_cartpole(b, gaussian=True),
+    "trials, gaussian": lambda b: trial_cartpole(b, maps="gaussian"),
 }
 
 
@@ -140,6 +140,16 @@ def test_a_map_is_orthogonal_and_even_over_turns_and_mirrors():
     assert torch.allclose(eye, torch.eye(4).expand_as(eye), atol=1e-5)
     assert (torch.linalg.det(env.map_B44) > 0).float().mean().item() == pytest.approx(0.5, abs=0.03)
     assert env.map_B44.mean(0).abs().max() < 0.03
+
+
+def test_a_map_of_signs_is_one_of_sixteen():
+    env = trial_cartpole(4000, maps="signs")
+    env.reset(torch.Generator().manual_seed(0))
+    signs_B4 = env.map_B44.diagonal(dim1=1, dim2=2)
+    assert torch.equal(torch.diag_embed(signs_B4), env.map_B44)
+    code = ((signs_B4 > 0) * torch.tensor([1, 2, 4, 8])).sum(1)
+    assert bool(((torch.bincount(code, minlength=16) / 4000 - 1 / 16).abs() < 0.02).all())
+    assert signs_B4.abs().unique().tolist() == [1.0]
 
 
 def test_with_the_map_undone_a_trial_is_cartpole():

@@ -1,6 +1,6 @@
 """Trials: several episodes in a row of one task that is drawn anew for every trial, so that what is learnt in one helps in the next."""
 
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -24,11 +24,11 @@ class TrialEnv(VectorEnv, Protocol):
 class TrialCartPole:
     """Balance a pole that is seen and pushed through a random map: another one, and another pole, for every trial of `episodes` episodes.
 
-    The state, scaled to about 1, is turned by a random orthogonal 4 x 4 matrix, or with `gaussian` multiplied by one of normal numbers
-    with variance 1/4; and the two actions change places in half of the trials. Half the pole's length (m) and its mass (kg) are drawn
-    evenly from given ranges. An episode begins with every coordinate at most `start` of its scale away from 0, so that a first look does
-    not tell which direction is which; and the further, the sooner a wrong push is the end. Reward 1 / `limit` for every step, so that an
-    episode held up to its limit is worth 1.
+    The state, scaled to about 1, is multiplied by a random matrix, and the two actions change places in half of the trials. The matrix of
+    `maps` "orthogonal" is drawn evenly from all turns and mirrors of four dimensions, "signs" only gives each coordinate a sign, "gaussian"
+    has normal numbers of variance 1/4. Half the pole's length (m) and its mass (kg) are drawn evenly from given ranges. An episode begins
+    with every coordinate at most `start` of its scale away from 0: the further, the sooner a wrong push is the end. Reward 1 / `limit` for
+    every step, so that an episode held up to its limit is worth 1.
     """
 
     num_actions = 2
@@ -39,7 +39,7 @@ class TrialCartPole:
         num_envs: int,
         episodes: int,
         limit: int,
-        gaussian: bool,
+        maps: Literal["orthogonal", "signs", "gaussian"],
         start: float,
         half_length: tuple[float, float],
         pole_mass: tuple[float, float],
@@ -50,7 +50,7 @@ class TrialCartPole:
                 raise ValueError(f"need a range of positive numbers for the pole, got {low} to {high}")
         if not 0 < start < 1:
             raise ValueError(f"need a start between 0 and 1, where an episode ends, got {start}")
-        self.num_envs, self.episodes, self.limit, self.gaussian = num_envs, episodes, limit, gaussian
+        self.num_envs, self.episodes, self.limit, self.maps = num_envs, episodes, limit, maps
         self.device, self.generator = torch.device(device), torch.Generator(device)
         self.ranges_22 = torch.tensor([half_length, pole_mass], device=self.device)
         self.start, self.scale_4 = start, torch.tensor(SCALE, device=self.device)
@@ -105,9 +105,11 @@ class TrialCartPole:
 
     def _tasks(self) -> tuple[Tensor, Tensor, Tensor]:
         map_B44 = torch.randn(self.num_envs, 4, 4, generator=self.generator, device=self.device) / 2
-        if not self.gaussian:
+        if self.maps == "orthogonal":
             q_B44, r_B44 = torch.linalg.qr(map_B44)
             map_B44 = q_B44 * r_B44.diagonal(dim1=1, dim2=2).sign()[:, None]  # even over all orthogonal matrices (Mezzadri 2007)
+        if self.maps == "signs":
+            map_B44 = torch.diag_embed(map_B44.diagonal(dim1=1, dim2=2).sign())
         swapped_B = torch.randint(2, (self.num_envs,), generator=self.generator, device=self.device)
         low_2, high_2 = self.ranges_22.unbind(1)
         pole_B2 = low_2 + (high_2 - low_2) * torch.rand(self.num_envs, 2, generator=self.generator, device=self.device)
