@@ -106,7 +106,11 @@ def table(results: Mapping[int, Mapping[str, Sequence[tuple[float, float]]]], wh
         cells = [median(results, length, name, which) for length in results]
         known = [cell for cell in cells if cell is not None]
         growth = math.log(known[-1] / known[-4]) / math.log(8)
-        rows.append(f"| {name} | " + " | ".join("" if cell is None else f"{cell:.3g}" for cell in cells) + f" | {growth:.2f} |")
+        rows.append(
+            f"| {name} | "
+            + " | ".join("" if cell is None else f"{cell:,.0f}" if cell >= 1000 else f"{cell:.3g}" for cell in cells)
+            + f" | {growth:.2f} |"
+        )
     return "\n".join(rows)
 
 
