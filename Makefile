@@ -10,7 +10,7 @@ LM_EVAL = $(VENV)/peers-lm-eval
 BOARDS  = $(VENV)/peers-boards
 
 .PHONY: demo test bench-score-full bench-graders bench-manyshot bench-prefix bench-barrier bench-engines bench-ahead bench-train bench-intervals bench-resume \
-  bench-lm-eval bench-go lint docs dist vllm-cpu chromium clean
+  bench-lm-eval bench-go bench-s5 lint docs dist vllm-cpu chromium clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
 	@$(RUN) posttrain train recipes/score_sums/demo.yaml --resume
@@ -58,6 +58,9 @@ bench-lm-eval: $(VENV)/.core $(LM_EVAL)/.done  ## beside lm-evaluation-harness: 
 
 bench-go: $(VENV)/.core $(BOARDS)/.done  ## 9x9 Go beside PettingZoo's: the figures of evals/results/go.md
 	@$(RUN) PYTHONPATH=. OMP_NUM_THREADS=1 $(BOARDS)/bin/python evals/bench_go.py
+
+bench-s5: $(VENV)/.core  ## what a resettable core costs against the length of its sequences: the figures of evals/results/s5.md
+	@$(RUN) OMP_NUM_THREADS=1 python -W ignore evals/bench_s5.py
 
 lint: $(VENV)/.dev
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports && $(RUN) mypy
