@@ -85,10 +85,10 @@ class Config:
     seed: NonNegativeInt = 0
     """Of every draw, and of the layouts of an environment that has some."""
     env: EnvConfig = Field(default=KeyGridConfig(), discriminator="kind")
-    env_steps: PositiveInt = 60_000
+    env_steps: PositiveInt = 40_000
     """Steps of experience in all."""
     num_envs: PositiveInt = 256
-    learn: LearnConfig = SearchConfig()
+    learn: LearnConfig = Field(default=SearchConfig(), discriminator="kind")
     act: SearchConfig = SearchConfig()
     test: dict[str, Asked] = Field(default={"policy": Asked(kind="prior"), "search": Asked()}, min_length=1)
     """Ways to act that the final model is asked by, by name; those during the run are the first of them."""
@@ -120,7 +120,7 @@ class Config:
     hidden: PositiveInt = 128
     support: tuple[float, float, PositiveInt] = (-1.0, 1.0, 21)
     """Lowest and highest atom on the squashed scale of values and rewards, and how many there are; (-300, 300, 601) on Atari."""
-    learning_rate: PositiveFloat = 5e-3
+    learning_rate: PositiveFloat = 1e-2
     """Of AdamW, falling linearly to 0 at the end of the run, which therefore ends with its last weights, not with chosen ones."""
     weight_decay: NonNegativeFloat = 1e-4
     clip_update: PositiveFloat = 5.0
