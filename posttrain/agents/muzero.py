@@ -48,7 +48,7 @@ from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_at
 class SearchConfig:
     """How an action is looked for."""
 
-    kind: Literal["prior", "puct", "gumbel", "breadth_first"] = "puct"
+    kind: Literal["puct", "gumbel", "breadth_first", "prior"] = "puct"
     """`prior` does not look at all: the policy as it stands."""
     simulations: PositiveInt = 16
     depth: PositiveInt | None = None
@@ -88,7 +88,7 @@ class Config:
     env_steps: PositiveInt = 40_000
     """Steps of experience in all."""
     num_envs: PositiveInt = 256
-    learn: LearnConfig = Field(default=SearchConfig(), discriminator="kind")
+    learn: LearnConfig = SearchConfig()
     act: SearchConfig = SearchConfig()
     test: dict[str, Asked] = Field(default={"policy": Asked(kind="prior"), "search": Asked()}, min_length=1)
     """Ways to act that the final model is asked by, by name; those during the run are the first of them."""
