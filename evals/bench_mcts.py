@@ -161,7 +161,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 256])
     parser.add_argument("--repeats", type=int, default=9)
-    parser.add_argument("--seeds", type=int, default=8, help="models on which visits are compared")
+    parser.add_argument("--seeds", type=int, default=4, help="models on which visits are compared")
     options = parser.parse_args()
     torch.set_num_threads(1)
     same = agreement(options.seeds, 128)
