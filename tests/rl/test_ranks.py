@@ -26,6 +26,7 @@ VARIANTS = {
     "lora": LORA,
     "kl in the loss": {"kl": {"coef": [0.05, 0.05], "estimator": "k2_in_loss", "target": [0.01, None]}, "baseline": "problem_and_outcome"},
     "odd micro-batches": {"micro_tokens": 100},
+    "sampled ahead": {"sample_ahead": True, "importance_cap": 2.0},
 }
 SHARDS = {  # (kind, changes of the recipe, flags of the run that is shared out)
     "fsdp2": ("fsdp2", {}, ["--micro_tokens", "100", "--policy.gradient_checkpointing", "true"]),

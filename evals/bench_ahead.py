@@ -1,0 +1,116 @@
+"""A step whose episodes were sampled ahead beside one that waits for them: python evals/bench_ahead.py
+
+Rollouts come from a vLLM server; it and the trainer have one thread each, and two cores. Blocks of steps of both kinds in turns, the same
+model, problems and server; seconds by the clock, as waiting is what is saved: the machine must be idle. Writes evals/results/ahead.md.
+"""
+
+import os
+import tempfile
+import time
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import TYPE_CHECKING, Any
+
+from bench_train import LR, SIZES, make_model, words_task
+
+from posttrain.run import RunFolder, commit, write_atomic
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from posttrain.rl.loop import Run
+
+RESULT = Path(__file__).parent / "results" / "ahead.md"
+SIZE = replace(SIZES["small"], problems=4)
+STEPS, BLOCKS = 4, 5  # steps timed in a block, after a first one; blocks of each kind
+
+
+@contextmanager
+def opened(model: Path, url: str, out: Path) -> "Iterator[Run]":
+    from posttrain.config import build
+    from posttrain.evaluation.model import open_chat
+    from posttrain.rl.loop import Learner, Run
+    from posttrain.rl.policy import load_policy
+    from posttrain.rl.recipe import Config
+    from posttrain.sampling.engine import open_engine
+
+    recipe = {
+        "model": str(model),
+        "task": {"kind": "sums"},
+        "steps": 10_000,
+        "problems_per_step": SIZE.problems,
+        "samples": SIZE.samples,
+        "bonus": 10,
+        "kl": {"coef": [0.01, 0.01]},
+        "sampling": {"max_tokens": SIZE.max_tokens},
+        "importance_cap": 2,
+        "sample_ahead": True,
+        "engine": {"kind": "server", "url": url, "model": "tiny"},
+        "optim": {"lr": LR},
+        "micro_tokens": SIZE.tokens,
+    }
+    cfg, task = build(Config, [("bench", recipe)]), words_task(SIZE)
+    chat, pad_id = open_chat(cfg.model)
+    policy = load_policy(cfg.model, None, cfg.policy, cfg.optim, 1.0)
+    engine = open_engine(cfg.engine, cfg.model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype="float32", model=policy.model)
+    learner = Learner(policy=policy, engine=engine, task=task, chat=chat, cfg=cfg)
+    yield Run(learner=learner, folder=RunFolder(out, cfg), problems=task.load("train"), held_out=[])
+    engine.close()
+
+
+def block(step: Any, run: "Run", first: int) -> dict[str, float]:
+    """Median seconds of a step and its parts, over STEPS steps after one that is not counted."""
+    from posttrain.rollout.problems import draw_problems
+
+    rows = []
+    for number in range(first, first + STEPS + 1):
+        problems = draw_problems(run.problems, SIZE.problems, number, 0)
+        began = time.perf_counter()
+        _, figures = step(problems, number)
+        rows.append({"step": time.perf_counter() - began, **{key: value for key, value in figures.items() if key.endswith("_s")}})
+    return {key: median(row[key] for row in rows[1:]) for key in rows[0]}
+
+
+def main() -> None:
+    import torch
+
+    from posttrain.rl.ahead import Ahead
+    from posttrain.rl.score import score_step
+    from tests.sampling.openai_server import trainable
+
+    torch.set_num_threads(1)
+    os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}  # GiB; else it reserves nearly all memory
+    with tempfile.TemporaryDirectory() as folder:
+        model = make_model(Path(folder) / "model", SIZE)
+        with trainable(model, Path(folder) / "log") as (url, _), opened(model, url, Path(folder) / "run") as run:
+            waits, ahead = [], []
+            for number in range(BLOCKS):
+                first = 1 + 2 * number * (STEPS + 1)
+                waits.append(block(partial(score_step, run.learner), run, first))
+                with Ahead(run) as sampler:
+                    ahead.append(block(sampler.step, run, first + STEPS + 1))
+    ratios = [one["step"] / other["step"] for one, other in zip(waits, ahead, strict=True)]
+    names = {"step": "step", "rollout_s": "waiting for episodes", "push_s": "push", "reference_s": "reference", "update_s": "update"}
+    rows = [f"| {name} | {median(b[key] for b in waits):.2f} | {median(b[key] for b in ahead):.2f} |" for key, name in names.items()]
+    text = f"""# Sampling a step ahead: `make bench-ahead`
+
+Commit {commit()}. {SIZE.title}; {SIZE.problems * SIZE.samples} episodes of two attempts a step, at most {SIZE.max_tokens} tokens each;
+one vLLM server and the trainer of one thread each, on two cores; n = {BLOCKS} blocks of {STEPS} steps of each kind in turns, seconds by
+the clock.
+
+| seconds, median | waits for its episodes | has them sampled ahead |
+|---|---|---|
+{chr(10).join(rows)}
+
+A step that waits takes {median(ratios):.2f} times [{min(ratios):.2f}, {max(ratios):.2f}] as long. At best, where sampling and training
+cost the same, it would be 2.
+"""
+    write_atomic(RESULT, text)
+    print(text)
+
+
+if __name__ == "__main__":
+    main()
