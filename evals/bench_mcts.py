@@ -1,4 +1,4 @@
-"""Our search beside mctx's, on the same model: python evals/bench_mcts.py [--batches 1 64 256] [--repeats N]
+"""Our search beside mctx's, on the same model: python evals/bench_mcts.py [--batches 1 64 256] [--simulations 16 50] [--repeats N]
 
 One world model is made in torch and its weights are read by jax, so both search the same thing, on one thread. First whether both visit
 alike, given no noise; then how fast they are, ours as it stands and compiled, mctx jitted, interleaved: a ratio is ours over mctx's of the
@@ -130,14 +130,14 @@ def clock(run: Callable[[], Any], times: int) -> float:
     return (time.process_time() - before) / times
 
 
-def speed(batches: list[int], repeats: int) -> list[str]:
+def speed(batches: list[int], budgets: list[int], repeats: int) -> list[str]:
     """Rows: simulations a CPU second of mctx, and ours over it: median and range over repeats."""
     rows = []
     torch.manual_seed(0)
     net = Net()
     for kind in ("puct", "gumbel"):
         for batch in batches:
-            for simulations in CAP:
+            for simulations in budgets:
                 torch._dynamo.reset()
                 state = torch.randn(batch, WIDTH)
                 array = jnp.asarray(state.numpy())
@@ -160,13 +160,14 @@ def main() -> None:
     """Measure and write the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--batches", type=int, nargs="+", default=[1, 64, 256])
+    parser.add_argument("--simulations", type=int, nargs="+", default=list(CAP), choices=list(CAP))
     parser.add_argument("--repeats", type=int, default=9)
     parser.add_argument("--seeds", type=int, default=4, help="models on which visits are compared")
     options = parser.parse_args()
     torch.set_num_threads(1)
     same = agreement(options.seeds, 128)
     print("\n".join(same), flush=True)
-    rows = speed(options.batches, options.repeats)
+    rows = speed(options.batches, options.simulations, options.repeats)
     text = f"""# Our search beside mctx's
 
 `make bench-mcts`; commit {commit()}; torch {torch.__version__}, jax {jax.__version__}, mctx {mctx.__version__}; one CPU thread.
