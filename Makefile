@@ -51,7 +51,7 @@ bench-intervals: $(VENV)/.core  ## how often every interval covers the truth: th
 	@$(RUN) python evals/bench_intervals.py
 
 bench-resume: $(VENV)/.core  ## an evaluation killed twenty times: the figures of evals/results/resume.txt
-	@$(RUN) PYTHONPATH=. python evals/bench_resume.py
+	@$(RUN) PYTHONPATH=. python evals/bench_resume.py > evals/results/resume.txt && cat evals/results/resume.txt
 
 bench-lm-eval: $(VENV)/.core $(LM_EVAL)/.done  ## beside lm-evaluation-harness: the figures of evals/results/lm_eval.md
 	@$(RUN) PYTHONPATH=. OMP_NUM_THREADS=1 $(LM_EVAL)/bin/python evals/bench_lm_eval.py

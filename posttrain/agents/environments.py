@@ -11,6 +11,7 @@ from posttrain.agents.kernel.envs.catch import Catch
 from posttrain.agents.kernel.envs.grids import Grid, goal_grid, key_grid
 from posttrain.agents.kernel.envs.layouts import four_rooms, mazes, scattered_walls
 from posttrain.agents.kernel.envs.memory import MemoryChain, RepeatPrevious, TMaze
+from posttrain.agents.kernel.envs.pointmass import PointMass
 from posttrain.agents.kernel.envs.trials import TrialCartPole
 from posttrain.agents.kernel.envs.vector import VectorEnv
 from posttrain.config import ConfigError, config
@@ -148,6 +149,17 @@ class TrialCartPoleConfig:
 
 
 @config
+class PointMassConfig:
+    """Push a mass through one of several doors to a goal."""
+
+    kind: Literal["pointmass"] = "pointmass"
+    doors: tuple[float, ...] = (-0.75, -0.25, 0.25, 0.75)
+    """Heights of their middles in the wall, from -1 to 1."""
+    limit: PositiveInt = 40
+    """Longest episode, steps."""
+
+
+@config
 class GymnasiumConfig:
     """A registered environment of Gymnasium: Atari, MinAtar, MiniGrid, dm-control; not resumed bit for bit."""
 
@@ -169,6 +181,7 @@ EnvConfig: TypeAlias = (
     | CartPoleConfig
     | MemoryConfig
     | TrialCartPoleConfig
+    | PointMassConfig
     | GymnasiumConfig
 )
 
@@ -214,5 +227,7 @@ def _made(cfg: EnvConfig, num_envs: int, device: torch.device, layout_seed: int)
             return TMaze(num_envs, cfg.length, device)
         case TrialCartPoleConfig():
             return TrialCartPole(num_envs, cfg.episodes, cfg.limit, cfg.maps, cfg.start, cfg.half_length, cfg.pole_mass, device)
+        case PointMassConfig():
+            return PointMass(num_envs, cfg.doors, cfg.limit, device=device)
         case GymnasiumConfig():
             return GymnasiumEnv(cfg.name, num_envs, cfg.processes, device)
