@@ -101,6 +101,17 @@ class CartPoleConfig:
 
 
 @config
+class PointMassConfig:
+    """Push a mass through one of several doors to a goal."""
+
+    kind: Literal["pointmass"] = "pointmass"
+    doors: tuple[float, ...] = (-0.75, -0.25, 0.25, 0.75)
+    """Heights of their middles in the wall, from -1 to 1."""
+    limit: PositiveInt = 40
+    """Longest episode, steps."""
+
+
+@config
 class MemoryChainConfig:
     """Say, some steps later, what the first observation was."""
 
@@ -149,17 +160,6 @@ class TrialCartPoleConfig:
 
 
 @config
-class PointMassConfig:
-    """Push a mass through one of several doors to a goal."""
-
-    kind: Literal["pointmass"] = "pointmass"
-    doors: tuple[float, ...] = (-0.75, -0.25, 0.25, 0.75)
-    """Heights of their middles in the wall, from -1 to 1."""
-    limit: PositiveInt = 40
-    """Longest episode, steps."""
-
-
-@config
 class GymnasiumConfig:
     """A registered environment of Gymnasium: Atari, MinAtar, MiniGrid, dm-control; not resumed bit for bit."""
 
@@ -179,9 +179,9 @@ EnvConfig: TypeAlias = (
     | WallsConfig
     | CatchConfig
     | CartPoleConfig
+    | PointMassConfig
     | MemoryConfig
     | TrialCartPoleConfig
-    | PointMassConfig
     | GymnasiumConfig
 )
 
@@ -219,6 +219,8 @@ def _made(cfg: EnvConfig, num_envs: int, device: torch.device, layout_seed: int)
             return Catch(num_envs, cfg.rows, cfg.columns, device)
         case CartPoleConfig():
             return CartPole(num_envs, cfg.limit, device)
+        case PointMassConfig():
+            return PointMass(num_envs, cfg.doors, cfg.limit, device=device)
         case MemoryChainConfig():
             return MemoryChain(num_envs, cfg.length, device)
         case RepeatPreviousConfig():
@@ -227,7 +229,5 @@ def _made(cfg: EnvConfig, num_envs: int, device: torch.device, layout_seed: int)
             return TMaze(num_envs, cfg.length, device)
         case TrialCartPoleConfig():
             return TrialCartPole(num_envs, cfg.episodes, cfg.limit, cfg.maps, cfg.start, cfg.half_length, cfg.pole_mass, device)
-        case PointMassConfig():
-            return PointMass(num_envs, cfg.doors, cfg.limit, device=device)
         case GymnasiumConfig():
             return GymnasiumEnv(cfg.name, num_envs, cfg.processes, device)
