@@ -7,10 +7,11 @@ RUN     = PATH="$(CURDIR)/$(VENV)/bin:$$PATH" TOKENIZERS_PARALLELISM=false
 DATA   ?= ../shared/data
 PEERS   = $(VENV)/peers
 LM_EVAL = $(VENV)/peers-lm-eval
+MCTX    = $(VENV)/peers-mctx
 BOARDS  = $(VENV)/peers-boards
 
 .PHONY: demo test bench-score-full bench-graders bench-manyshot bench-prefix bench-barrier bench-engines bench-ahead bench-train bench-intervals bench-resume \
-  bench-lm-eval bench-go lint docs dist vllm-cpu chromium clean
+  bench-lm-eval bench-go bench-s5 bench-mcts lint docs dist vllm-cpu chromium clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
 	@$(RUN) posttrain train recipes/score_sums/demo.yaml --resume
@@ -51,13 +52,19 @@ bench-intervals: $(VENV)/.core  ## how often every interval covers the truth: th
 	@$(RUN) python evals/bench_intervals.py
 
 bench-resume: $(VENV)/.core  ## an evaluation killed twenty times: the figures of evals/results/resume.txt
-	@$(RUN) PYTHONPATH=. python evals/bench_resume.py
+	@$(RUN) PYTHONPATH=. python evals/bench_resume.py > evals/results/resume.txt && cat evals/results/resume.txt
 
 bench-lm-eval: $(VENV)/.core $(LM_EVAL)/.done  ## beside lm-evaluation-harness: the figures of evals/results/lm_eval.md
 	@$(RUN) PYTHONPATH=. OMP_NUM_THREADS=1 $(LM_EVAL)/bin/python evals/bench_lm_eval.py
 
+bench-mcts: $(VENV)/.core $(MCTX)/.done  ## tree search beside mctx: the figures of evals/results/mcts.md; about ten minutes
+	@$(RUN) PYTHONPATH=. OMP_NUM_THREADS=1 $(MCTX)/bin/python evals/bench_mcts.py
+
 bench-go: $(VENV)/.core $(BOARDS)/.done  ## 9x9 Go beside PettingZoo's: the figures of evals/results/go.md
 	@$(RUN) PYTHONPATH=. OMP_NUM_THREADS=1 $(BOARDS)/bin/python evals/bench_go.py
+
+bench-s5: $(VENV)/.core  ## what a resettable core costs against the length of its sequences: the figures of evals/results/s5.md
+	@$(RUN) OMP_NUM_THREADS=1 python -W ignore evals/bench_s5.py
 
 lint: $(VENV)/.dev
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports && $(RUN) mypy
@@ -113,6 +120,14 @@ $(LM_EVAL)/.done: $(VENV)/.core
 	@$(VENV)/bin/python -c "import site; print(site.getsitepackages()[0])" \
 	  > $$($(LM_EVAL)/bin/python -c "import site; print(site.getsitepackages()[0])")/project.pth
 	@$(LM_EVAL)/bin/python -m pip -qq --disable-pip-version-check install lm-eval==0.4.13
+	@touch $@
+
+# As for lm-eval: jax and mctx beside the project's own packages.
+$(MCTX)/.done: $(VENV)/.core
+	@$(PYTHON) -m venv $(MCTX)
+	@$(VENV)/bin/python -c "import site; print(site.getsitepackages()[0])" \
+	  > $$($(MCTX)/bin/python -c "import site; print(site.getsitepackages()[0])")/project.pth
+	@$(MCTX)/bin/python -m pip -qq --disable-pip-version-check install mctx==0.0.71 jax==0.10.2
 	@touch $@
 
 $(BOARDS)/.done: $(VENV)/.core

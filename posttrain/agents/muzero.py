@@ -33,7 +33,8 @@ from posttrain.agents.environments import EnvConfig, KeyGridConfig, MazeConfig, 
 from posttrain.agents.kernel import checkpoint
 from posttrain.agents.kernel.envs.grids import Grid
 from posttrain.agents.kernel.envs.vector import VectorEnv
-from posttrain.agents.kernel.mcts import Budget, Found, Model, Outcome, Root, breadth_first, gumbel_search, puct_search
+from posttrain.agents.kernel.imagination import imagined, root_of, simulated
+from posttrain.agents.kernel.mcts import Budget, Found, breadth_first, gumbel_search, puct_search
 from posttrain.agents.kernel.nets import WorldModel, mlp, save_model, torso, unroll
 from posttrain.agents.kernel.replay import Replay
 from posttrain.agents.kernel.returns import n_step_return
@@ -48,7 +49,7 @@ from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_at
 class SearchConfig:
     """How an action is looked for."""
 
-    kind: Literal["prior", "puct", "gumbel", "breadth_first"] = "puct"
+    kind: Literal["puct", "gumbel", "breadth_first", "prior"] = "puct"
     """`prior` does not look at all: the policy as it stands."""
     simulations: PositiveInt = 16
     depth: PositiveInt | None = None
@@ -85,7 +86,7 @@ class Config:
     seed: NonNegativeInt = 0
     """Of every draw, and of the layouts of an environment that has some."""
     env: EnvConfig = Field(default=KeyGridConfig(), discriminator="kind")
-    env_steps: PositiveInt = 60_000
+    env_steps: PositiveInt = 40_000
     """Steps of experience in all."""
     num_envs: PositiveInt = 256
     learn: LearnConfig = SearchConfig()
@@ -120,13 +121,11 @@ class Config:
     hidden: PositiveInt = 128
     support: tuple[float, float, PositiveInt] = (-1.0, 1.0, 21)
     """Lowest and highest atom on the squashed scale of values and rewards, and how many there are; (-300, 300, 601) on Atari."""
-    learning_rate: PositiveFloat = 5e-3
+    learning_rate: PositiveFloat = 1e-2
     """Of AdamW, falling linearly to 0 at the end of the run, which therefore ends with its last weights, not with chosen ones."""
     weight_decay: NonNegativeFloat = 1e-4
     clip_update: PositiveFloat = 5.0
     """Largest norm of the gradient."""
-    compiled: bool = False
-    """Compile searches: minutes at the start, for long runs."""
     log_every: PositiveInt = 50
     """Steps of all environments between rows of metrics, each with an evaluation."""
     checkpoint_every: PositiveInt = 200
@@ -242,42 +241,18 @@ class Planner:
             logits, q_logits = self.network(obs)
             q = self.network.support.mean(q_logits)
             return self._unsearched(logits, q, (logits.softmax(-1) * q).sum(-1))
-        root = self.root(self.network.represent(obs))
+        root = root_of(self.network, self.network.represent(obs))
         if how.kind == "prior" or isinstance(how, QConfig):
             return self._unsearched(root.prior_logits, torch.zeros_like(root.prior_logits), root.value)
-        model: Model = self.imagine
+        model = imagined(self.network, self.cfg.gamma)
         if env is not None:
-            model, root = self.simulator(env), root._replace(state=env.state_BF)
-        budget = Budget(simulations=how.simulations, depth=how.depth, uct_depth=how.uct_depth, compiled=self.cfg.compiled)
+            model, root = simulated(self.network, env, self.cfg.gamma), root._replace(state=env.state_BF)
+        budget = Budget(simulations=how.simulations, depth=how.depth, uct_depth=how.uct_depth)
         if how.kind == "breadth_first":
             return breadth_first(model, root, budget)
         if how.kind == "gumbel":
             return gumbel_search(model, root, budget, scale=float(noise > 0), generator=self.draws)
         return puct_search(model, root, budget, noise=noise, alpha=self.cfg.alpha, generator=self.draws)
-
-    def root(self, state: Tensor) -> Root:
-        assert isinstance(self.network, WorldModel)
-        policy_logits, value_logits = self.network.predict(state)
-        return Root(policy_logits, self.network.support.mean(value_logits), state)
-
-    def imagine(self, state: Tensor, action: Tensor) -> Outcome:
-        """The model, for a search."""
-        assert isinstance(self.network, WorldModel)
-        after, reward_logits = self.network.step(state, action)
-        there = self.root(after)
-        reward = self.network.rewards(reward_logits)
-        return Outcome(reward, torch.full_like(reward, self.cfg.gamma), *there)
-
-    def simulator(self, env: Grid) -> Model:
-        """The environment, for a search."""
-
-        def step(state_BF: Tensor, action: Tensor) -> Outcome:
-            assert isinstance(self.network, WorldModel)
-            after_BF, reward, ended = env.transition(state_BF, action)
-            there = self.root(self.network.represent(env.observe(after_BF)))
-            return Outcome(reward, self.cfg.gamma * (~ended).float(), there.prior_logits, there.value, after_BF)
-
-        return step
 
     @staticmethod
     def _unsearched(logits: Tensor, q: Tensor, value: Tensor) -> Found:

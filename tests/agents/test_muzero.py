@@ -151,9 +151,9 @@ def test_the_simulator_knows_what_the_model_does_not():
 
 
 def small(**changes):
-    """Seconds of training in a room of three by three cells, where a policy that has learnt nothing gets to the goal in a tenth of episodes."""
+    """Seconds of training in a room of three by three cells, where a policy that knows nothing scores about .12."""
     recipe = {"kind": "muzero", "env": {"kind": "goal_grid", "n": 3, "limit": 8}, "env_steps": 8_000, "num_envs": 64, "updates": 6}
-    recipe |= {"batch": 128, "replay_steps": 4_000, "learning_rate": 0.01, "log_every": 999, "final_episodes": 400}
+    recipe |= {"batch": 128, "replay_steps": 4_000, "log_every": 999, "final_episodes": 400}
     return build(Config, [("r", recipe | changes)])
 
 

@@ -217,7 +217,7 @@ def gumbel_search(
     """Gumbel MuZero's search among at most `considered` actions; `scale` 0 takes the noise away, for evaluation."""
     logp_BA = _legal_logits(root, legal_BA).log_softmax(-1)
     exponential_BA = torch.empty_like(logp_BA).exponential_(generator=generator)
-    plans = torch.tensor([_plan(m, budget.simulations) for m in range(considered + 1)], device=logp_BA.device)
+    plans = torch.tensor(_plans(considered, budget.simulations), device=logp_BA.device)
     num_B = (logp_BA > -math.inf).sum(-1).clamp(max=considered)
     halving = Halving(-scale * exponential_BA.log(), plans[num_B])
     trees = Trees(root, logp_BA, budget.simulations)
@@ -395,6 +395,12 @@ def _root_statistics(trees: Trees) -> tuple[Tensor, Tensor, Tensor]:
     """Visits and q of the roots' actions, [B, A] each, and the roots' values."""
     b = trees.batch
     return trees.edges[:b, 1].clone(), trees.edges[:b, 2].clone(), trees.nodes[VALUE, :b].clone()
+
+
+@cache
+def _plans(considered: int, simulations: int) -> list[list[int]]:
+    """`_plan` of 0, 1, ... `considered` actions."""
+    return [_plan(m, simulations) for m in range(considered + 1)]
 
 
 def _plan(considered: int, simulations: int) -> list[int]:
