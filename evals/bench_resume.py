@@ -17,6 +17,7 @@ import tempfile
 import time
 from pathlib import Path
 
+from posttrain.run import commit
 from tests.sums_base import make_sums_base
 
 ROOT = Path(__file__).parents[1]
@@ -38,6 +39,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     args = parser.parse_args()
     rng = random.Random(args.seed)
+    print(f"make bench-resume, commit {commit()}, seed {args.seed}", flush=True)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
         (folder / "suite.yaml").write_text(SUITE)

@@ -101,7 +101,7 @@ HOW: dict[str, Callable[[list[str]], None]] = {
     "posttrain data": tried_data,
     **{
         f"posttrain {verb}": tried_by_parser
-        for verb in ("init", "doctor", "report", "publish", "watch", "completion", "compare", "regrade", "export", "import")
+        for verb in ("init", "doctor", "report", "publish", "watch", "completion", "compare", "regrade", "export", "import", "openended")
     },
     "make": tried_make,
     "pip": tried_pip,
@@ -180,3 +180,13 @@ def test_yaml_in_the_pages_is_yaml_that_a_task_takes():
 @pytest.mark.parametrize("verb", cli.VERBS)
 def test_every_verb_is_named_in_the_documentation(verb):
     assert any(split(command)[:2] == ["posttrain", verb] for _, command in FOUND)
+
+
+def test_what_the_table_of_features_names_is_there():
+    text = (ROOT / "docs" / "features.md").read_text()
+    for file, name in re.findall(r"`(tests/\S+\.py)::(\w+)`", text):
+        assert re.search(rf"^def {name}\(", (ROOT / file).read_text(), re.MULTILINE), f"{file}::{name}"
+    named = set(re.findall(r"`make (\S+)`", text))
+    assert named <= set(re.findall(r"^(\S+):", (ROOT / "Makefile").read_text(), re.MULTILINE))
+    for file in re.findall(r"`(evals/\S+)`", text):
+        assert (ROOT / file).is_file(), file

@@ -10,6 +10,9 @@ from posttrain.agents.kernel.envs.cartpole import CartPole
 from posttrain.agents.kernel.envs.catch import Catch
 from posttrain.agents.kernel.envs.grids import Grid, goal_grid, key_grid
 from posttrain.agents.kernel.envs.layouts import four_rooms, mazes, scattered_walls
+from posttrain.agents.kernel.envs.memory import MemoryChain, RepeatPrevious, TMaze
+from posttrain.agents.kernel.envs.pointmass import PointMass
+from posttrain.agents.kernel.envs.trials import TrialCartPole
 from posttrain.agents.kernel.envs.vector import VectorEnv
 from posttrain.config import ConfigError, config
 
@@ -98,6 +101,65 @@ class CartPoleConfig:
 
 
 @config
+class PointMassConfig:
+    """Push a mass through one of several doors to a goal."""
+
+    kind: Literal["pointmass"] = "pointmass"
+    doors: tuple[float, ...] = (-0.75, -0.25, 0.25, 0.75)
+    """Heights of their middles in the wall, from -1 to 1."""
+    limit: PositiveInt = 40
+    """Longest episode, steps."""
+
+
+@config
+class MemoryChainConfig:
+    """Say, some steps later, what the first observation was."""
+
+    kind: Literal["memory_chain"] = "memory_chain"
+    length: PositiveInt = 15
+    """Steps between the cue and the question."""
+
+
+@config
+class RepeatPreviousConfig:
+    """Name the symbol that was shown some steps before, at every step."""
+
+    kind: Literal["repeat_previous"] = "repeat_previous"
+    delay: PositiveInt = 4
+    """How many steps before."""
+    length: PositiveInt = 48
+    """Steps of an episode."""
+
+
+@config
+class TMazeConfig:
+    """Turn, at the end of a corridor, to the side that was named at its beginning."""
+
+    kind: Literal["t_maze"] = "t_maze"
+    length: PositiveInt = 10
+    """Steps of the corridor."""
+
+
+@config
+class TrialCartPoleConfig:
+    """Balance a pole seen and pushed through a random map, which is drawn anew for every trial of several episodes."""
+
+    kind: Literal["trial_cartpole"] = "trial_cartpole"
+    episodes: PositiveInt = 8
+    """Of a trial."""
+    limit: PositiveInt = 100
+    """Longest episode, steps."""
+    maps: Literal["orthogonal", "signs", "gaussian"] = "orthogonal"
+    """Matrices that the state is seen through: turns and mirrors, a sign for each coordinate, or normal numbers."""
+    start: float = 0.3
+    """How far from 0 each coordinate may begin; at 1 are the position and the angle where an episode ends."""
+    half_length: tuple[float, float] = (0.5, 0.5)
+    """Half the length of the pole, m: from, to."""
+    pole_mass: tuple[float, float] = (0.1, 0.1)
+    """kg: from, to."""
+
+
+@config
 class GymnasiumConfig:
     """A registered environment of Gymnasium: Atari, MinAtar, MiniGrid, dm-control; not resumed bit for bit."""
 
@@ -108,8 +170,19 @@ class GymnasiumConfig:
     """Step each copy in a process of its own."""
 
 
+MemoryConfig: TypeAlias = MemoryChainConfig | RepeatPreviousConfig | TMazeConfig
 EnvConfig: TypeAlias = (
-    GoalGridConfig | KeyGridConfig | FourRoomsConfig | MazeConfig | WallsConfig | CatchConfig | CartPoleConfig | GymnasiumConfig
+    GoalGridConfig
+    | KeyGridConfig
+    | FourRoomsConfig
+    | MazeConfig
+    | WallsConfig
+    | CatchConfig
+    | CartPoleConfig
+    | PointMassConfig
+    | MemoryConfig
+    | TrialCartPoleConfig
+    | GymnasiumConfig
 )
 
 
@@ -146,5 +219,15 @@ def _made(cfg: EnvConfig, num_envs: int, device: torch.device, layout_seed: int)
             return Catch(num_envs, cfg.rows, cfg.columns, device)
         case CartPoleConfig():
             return CartPole(num_envs, cfg.limit, device)
+        case PointMassConfig():
+            return PointMass(num_envs, cfg.doors, cfg.limit, device=device)
+        case MemoryChainConfig():
+            return MemoryChain(num_envs, cfg.length, device)
+        case RepeatPreviousConfig():
+            return RepeatPrevious(num_envs, cfg.delay, cfg.length, device)
+        case TMazeConfig():
+            return TMaze(num_envs, cfg.length, device)
+        case TrialCartPoleConfig():
+            return TrialCartPole(num_envs, cfg.episodes, cfg.limit, cfg.maps, cfg.start, cfg.half_length, cfg.pole_mass, device)
         case GymnasiumConfig():
             return GymnasiumEnv(cfg.name, num_envs, cfg.processes, device)

@@ -72,7 +72,7 @@ def summarise(episodes: Sequence[Episode], *, first: int = 1, second: int = 2) -
         )
     a, b = first - 1, second - 1
     fixed, broken = _proportion(scored, lambda e: outcome(e, a, b) == "fixed"), _proportion(scored, lambda e: outcome(e, a, b) == "broken")
-    acc = tuple(_proportion(scored, lambda e, k=k: e.turns[k].verdict.correct) for k in range(attempts))
+    acc = tuple(_proportion(scored, _right(k)) for k in range(attempts))
     delta, p_value = _difference(scored, a, b)
     assert abs(delta.value - (acc[b].value - acc[a].value)) < 1e-9, "Delta is Acc@t2 - Acc@t1"
     assert abs(delta.value - (fixed.value - broken.value)) < 1e-9, "Delta is Delta i->c - Delta c->i"
@@ -85,8 +85,8 @@ def summarise(episodes: Sequence[Episode], *, first: int = 1, second: int = 2) -
         delta=delta,
         fixed=fixed,
         broken=broken,
-        fix_rate=_proportion([e for e in scored if not e.turns[a].verdict.correct], lambda e: e.turns[b].verdict.correct),
-        break_rate=_proportion([e for e in scored if e.turns[a].verdict.correct], lambda e: not e.turns[b].verdict.correct),
+        fix_rate=_rate([e for e in scored if not e.turns[a].verdict.correct], lambda e: e.turns[b].verdict.correct),
+        break_rate=_rate([e for e in scored if e.turns[a].verdict.correct], lambda e: not e.turns[b].verdict.correct),
         num_fixed=sum(outcome(e, a, b) == "fixed" for e in scored),
         num_broken=sum(outcome(e, a, b) == "broken" for e in scored),
         p_value=p_value,
@@ -134,10 +134,9 @@ def outcome(episode: Episode, first: int = 0, second: int = 1) -> Outcome:
 def verifier_accuracy(episodes: Sequence[Episode]) -> Estimate:
     """How often a first attempt was kept and right, or revised and not: of two attempts with the model's own verdict between them."""
     scored = [episode for episode in episodes if all(turn.verdict.scored for turn in episode.turns)]
-    found = _proportion(scored, lambda e: e.turns[0].verdict.correct == e.turns[1].given)
-    if found is None:
+    if not scored:
         raise NothingScored(f"no accuracy of verdicts to tell: all {len(episodes)} episodes are unscored")
-    return found
+    return _proportion(scored, lambda e: e.turns[0].verdict.correct == e.turns[1].given)
 
 
 def edit_distance_ratio(first: str, second: str) -> float:
@@ -190,7 +189,8 @@ def from_row(row: dict[str, Any]) -> Summary:
         return Estimate(**value) if isinstance(value, dict) else value
 
     fields = {field.name: row[field.name] for field in dataclasses.fields(Summary)}
-    return Summary(**{k: tuple(map(estimate, v)) if isinstance(v, list) else estimate(v) for k, v in fields.items()})
+    made: dict[str, Any] = {k: tuple(map(estimate, v)) if isinstance(v, list) else estimate(v) for k, v in fields.items()}
+    return Summary(**made)
 
 
 def per_problem(episodes: Sequence[Episode], measure: Callable[[Episode], float]) -> tuple[list[float], list[int]]:
@@ -204,8 +204,17 @@ def per_problem(episodes: Sequence[Episode], measure: Callable[[Episode], float]
     return list(totals.values()), list(sizes.values())
 
 
-def _proportion(episodes: Sequence[Episode], claim: Callable[[Episode], bool]) -> Estimate | None:
-    return clustered_proportion(*per_problem(episodes, claim)) if episodes else None
+def _right(attempt: int) -> Callable[[Episode], bool]:
+    return lambda episode: episode.turns[attempt].verdict.correct
+
+
+def _proportion(episodes: Sequence[Episode], claim: Callable[[Episode], bool]) -> Estimate:
+    return clustered_proportion(*per_problem(episodes, claim))
+
+
+def _rate(episodes: Sequence[Episode], claim: Callable[[Episode], bool]) -> Estimate | None:
+    """None where there is no episode to be right or wrong of."""
+    return _proportion(episodes, claim) if episodes else None
 
 
 def _mean_share(episodes: Sequence[Episode], share: Callable[[Episode], float]) -> Estimate:
@@ -222,7 +231,7 @@ def _difference(episodes: Sequence[Episode], a: int, b: int) -> tuple[Estimate, 
 
     totals, sizes = per_problem(episodes, change)
     changed, _ = per_problem(episodes, lambda e: abs(change(e)))
-    return paired_difference(totals, changed, sizes), sign_flip(totals)
+    return paired_difference(totals, changed, sizes), sign_flip([int(total) for total in totals])
 
 
 def _attempts(episodes: Sequence[Episode], first: int, second: int) -> int:

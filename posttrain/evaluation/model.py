@@ -54,7 +54,7 @@ def open_tokenizer(model: str) -> "tuple[PreTrainedTokenizerBase, tuple[int, ...
         hint = f"it is a run folder, name a checkpoint such as {steps[-1]}" if steps else "expected a folder made by save_pretrained"
         raise ConfigError(f"{model}: no config.json in it; {hint}")
     if not folder.is_dir() and (model.count("/") > 1 or model.startswith((".", "/"))):
-        raise ConfigError(f"{model}: no such model folder")
+        raise ConfigError(f"{model}: no such model folder; train it first, or name another folder or a model of the hub")
     try:
         tokenizer = AutoTokenizer.from_pretrained(model)
         return tokenizer, eos_ids_of(tokenizer, model)

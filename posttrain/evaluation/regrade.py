@@ -152,6 +152,10 @@ def cli(argv: Sequence[str]) -> int:
     parser.add_argument("--json", action="store_true", help="print the table as JSON")
     args = parser.parse_args(argv)
     file = args.evaluation / "episodes.jsonl" if args.evaluation.is_dir() else args.evaluation
+    if args.evaluation.is_dir() and not file.is_file():
+        inside = next(iter(sorted(args.evaluation.rglob("eval/*/episodes.jsonl"))), None)
+        hint = f"name an evaluation in it, such as {inside.parent}" if inside else "expected a folder made by posttrain eval"
+        raise ConfigError(f"{args.evaluation}: holds no episodes.jsonl; {hint}")
     episodes = list(read_episodes(file))
     if not episodes:
         raise DataError(f"{file}: holds no episode")

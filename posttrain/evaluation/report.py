@@ -8,6 +8,7 @@ from pathlib import Path
 
 from posttrain.evaluation import plots
 from posttrain.evaluation.entries import Entry
+from posttrain.evaluation.lede import MOST_SENTENCES, gains_and_losses
 from posttrain.evaluation.metrics import (
     OUTCOMES,
     Summary,
@@ -56,7 +57,7 @@ def write_report(
     page = Page(
         title=title,
         kind=_kind(entries, rows, counted),
-        lede=" ".join(_sentence(name, s) for name, s in rows),
+        lede=_lede(rows),
         notes=tuple(notes),
         sections=tuple(made),
         hero=_hero(rows[0][1]) if len(rows) == 1 else (),
@@ -73,6 +74,15 @@ def _kind(entries: Sequence[Entry], rows: Sequence[ROW], counted: str) -> str:
     last, per_problem = rows[-1][1], rows[-1][1].episodes / rows[-1][1].problems
     samples = f" × {per_problem:.3g} samples" if per_problem > 1 else ""
     return f"{what} · {models} · {last.problems:,} problems{samples}" + (" over all seeds" if "seeds" in counted else "")
+
+
+def _lede(rows: Sequence[ROW]) -> str:
+    """What the second attempt does to each model; of many, how many gain by it, and which one ends highest."""
+    if len(rows) <= MOST_SENTENCES:
+        return " ".join(_sentence(name, s) for name, s in rows)
+    best, highest = max(((name, s.acc[s.between[1] - 1].value) for name, s in rows), key=lambda row: row[1])
+    told = gains_and_losses([(name, s.delta) for name, s in rows], "models", "by a second attempt")
+    return f"{told} Right most often at the second attempt: {best} ({percent(highest)}%)."
 
 
 def _sentence(name: str, s: Summary) -> str:
@@ -99,7 +109,7 @@ def _figures(rows: Sequence[ROW], paper_rows: Sequence[PaperRow], paper_title: s
         if seeds
         else "p: exact test of no change, McNemar's for one sample per problem."
     )
-    head = ("Model", "Acc@t1", "Acc@t2", "Change,\nt2 − t1", "p\nfixed : broken", "Fixed\ni→c", "Broken\nc→i")
+    head: tuple[str, ...] = ("Model", "Acc@t1", "Acc@t2", "Change,\nt2 − t1", "p\nfixed : broken", "Fixed\ni→c", "Broken\nc→i")
     head += ("Answer\nchanged", "Text\ncopied", "n")
     told = [(name, _row(s)) for name, s in rows]
     paper = [(row.name, _paper_row(row)) for row in paper_rows]
@@ -206,7 +216,7 @@ def _item(model: int, episode: Episode, second: Second) -> Item:
         reference=reference.text if isinstance(reference, FinalAnswer) else reference.entry_point,
         tests=reference.code if isinstance(reference, UnitTests) else "",
         group=" · ".join(part for part in groups if part),
-        attempts=tuple(_attempt(turn, *more) for turn, *more in zip(episode.turns, told, opinions)),
+        attempts=tuple(_attempt(turn, before, said) for turn, before, said in zip(episode.turns, told, opinions)),
         edit=round(edit_distance_ratio(episode.turns[0].text, episode.turns[1].text), 4),
     )
 

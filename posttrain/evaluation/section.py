@@ -5,6 +5,7 @@ Colours are names that the page's style knows: t1 and t2 for the attempts, good 
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import isfinite
 from typing import Literal
 
 from posttrain.evaluation.numerals import percent
@@ -94,7 +95,8 @@ def cell(estimate: Estimate | None, show: Callable[[float], str] = percent, note
     """The estimate over its interval; `note` after it. A dash for None."""
     if estimate is None:
         return Cell(value="–")
-    return Cell(value=show(estimate.value), interval=f"{show(estimate.low)} to {show(estimate.high)}{note}")
+    interval = f"{show(estimate.low)} to {show(estimate.high)}" if isfinite(estimate.low) and isfinite(estimate.high) else "no interval"
+    return Cell(value=show(estimate.value), interval=interval + note)
 
 
 def toned(found: Estimate, show: Callable[[float], str], note: str = "", good: int = 1) -> Cell:

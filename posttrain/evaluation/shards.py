@@ -8,6 +8,7 @@ import multiprocessing
 import os
 from collections.abc import Callable, Sequence
 from contextlib import suppress
+from functools import partial
 from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,7 @@ def _serve(line: Connection, number: int, opener: Callable[..., Sampler], argume
             problems = line.recv()
         except (EOFError, OSError):  # the owner has closed the line, or is gone
             return
-        if _told(line, lambda problems=problems: sampler(problems)) is None:
+        if _told(line, partial(sampler, problems)) is None:
             return
 
 

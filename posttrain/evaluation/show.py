@@ -79,12 +79,12 @@ def write_page(path: Path, title: str, shown: Figures, notes: Sequence[str] = ()
     report.write_report(path, title, shown.entries, rows=shown.rows, sections=made, notes=notes, counted=counted)
 
 
-def write_tables(folder: Path, shown: Figures) -> None:
-    """FOLDER/table.txt, table.md and table.csv."""
+def write_tables(folder: Path, shown: Figures, name: str = "table") -> None:
+    """FOLDER/<name>.txt, .md and .csv."""
     folder.mkdir(parents=True, exist_ok=True)
     texts = {"txt": as_text(shown) + "\n", "md": table.as_markdown(shown.table) + "\n", "csv": table.as_csv(shown.table)}
     for ending, text in texts.items():
-        write_atomic(folder / f"table.{ending}", text)
+        write_atomic(folder / f"{name}.{ending}", text)
 
 
 def as_text(shown: Figures) -> str:
@@ -97,13 +97,14 @@ def cli(argv: Sequence[str]) -> int:
     """`posttrain report`."""
     formatter = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(prog="posttrain report", description=HELP, formatter_class=formatter)
-    runs = "a run, an evaluation or a study; NAME=DIR names it, NAME=DIR,DIR chains the stages of one model"
-    parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN_DIR[,RUN_DIR]", help=runs)
+    what = "a run, an evaluation or a study; NAME=DIR names it, NAME=DIR,DIR chains the stages of one model"
+    parser.add_argument("runs", nargs="+", metavar="[NAME=]RUN_DIR[,RUN_DIR]", help=what)
     parser.add_argument("--against", metavar="ROW", help="name of the row that every other row is tested against")
     parser.add_argument("--scaling", action="store_true", help="majority votes: 2K first attempts against K revised ones")
     again = "also ask another grader about every final answer, and show where it disagrees; kept beside the episodes"
     parser.add_argument("--second", choices=PEERS, help=again)
-    parser.add_argument("--suite", help="which evaluation to show, where runs have several")
+    suite = "which evaluation to show, where runs have several; what is written has its name: report_SUITE.html, table_SUITE.md"
+    parser.add_argument("--suite", help=suite)
     out = "folder for report.html and table.txt, .md, .csv; or the page alone, where it ends in .html (default: in the last run's folder)"
     parser.add_argument("--out", type=Path, help=out)
     parser.add_argument("--title", help="the page's heading (default: a study's own)")
@@ -124,7 +125,8 @@ def cli(argv: Sequence[str]) -> int:
     shown = figures(found, args.against, votes=args.scaling)
     alone = args.out is None or args.out.suffix == ".html"
     folder = Path(args.runs[-1].rpartition("=")[2].split(",")[-1]) if args.out is None else args.out
-    page = folder if args.out and alone else folder / "report.html"
+    name = f"_{args.suite}" if args.suite else ""  # beside a study's own page and table, not over them
+    page = folder if args.out and alone else folder / f"report{name}.html"
     study = recorded(Path(args.runs[0])) if len(args.runs) == 1 else {}
     title, notes = args.title or study.get("title", "Does it correct itself?"), list(study.get("notes", ()))
     if lacking := [said for word in args.runs for said in unfinished(Path(word.rpartition("=")[2].split(",")[0]))]:
@@ -133,14 +135,14 @@ def cli(argv: Sequence[str]) -> int:
     try:
         write_page(page, title, shown, notes)
         if not alone:
-            write_tables(folder, shown)
+            write_tables(folder, shown, f"table{name}")
         if args.figure:
             figure.write_figure(args.figure, shown.entries, shown.rows)
     except OSError as error:
         raise ConfigError(f"{error.filename or page}: cannot write the report: {error.strerror}") from None
     told = table.as_markdown(shown.table) if args.markdown else table.as_csv(shown.table).rstrip() if args.csv else as_text(shown)
     print(told)
-    wrote = f"wrote {page}" + ("" if alone else ", and table.txt, table.md and table.csv beside it")
+    wrote = f"wrote {page}" + ("" if alone else f", and table{name}.txt, .md and .csv beside it")
     print(wrote if args.csv or args.markdown else f"\n{wrote}", file=sys.stderr if args.csv or args.markdown else sys.stdout)
     return 0
 

@@ -145,9 +145,9 @@ def as_text(made: Sequence[Point]) -> str:
 
 
 def _point(step: int, found: Summary | Sampled, tested: Measured | None) -> Point:
-    two = isinstance(found, Summary)
-    acc = found.acc if two else tuple(attempt.avg for attempt in found.attempts)
-    return Point(step=step, acc=acc, delta=found.delta if two else None, against_first=tested)
+    if isinstance(found, Summary):
+        return Point(step=step, acc=found.acc, delta=found.delta, against_first=tested)
+    return Point(step=step, acc=tuple(attempt.avg for attempt in found.attempts), delta=None, against_first=tested)
 
 
 def _at_last_attempt(measures: Sequence[Measured]) -> Measured:

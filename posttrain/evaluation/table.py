@@ -134,7 +134,7 @@ def as_csv(table: Table) -> str:
 
 def as_section(table: Table) -> Section:
     """For the page: what differs from the chosen row, and what each row cost."""
-    head = ("Model", "Seeds", "Attempts\nsampled", "Tokens\nsampled", "Updates")
+    head: tuple[str, ...] = ("Model", "Seeds", "Attempts\nsampled", "Tokens\nsampled", "Updates")
     name = table.against.name if table.against else ""
     head += (f"Acc@t2,\nless {name}’s", f"Change,\nless {name}’s") if table.against else ()
     rows = []

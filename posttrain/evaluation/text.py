@@ -29,7 +29,7 @@ def table(summary: Summary, levels: dict[str, Summary]) -> str:
     """The figures of several attempts."""
     first, second = summary.between
     note = f"exact p = {summary.p_value:.2g} ({summary.num_fixed} fixed, {summary.num_broken} broken)"
-    rows = [(f"Acc@t{k}", acc, "") for k, acc in enumerate(summary.acc, 1)]
+    rows: list[tuple[str, Estimate | None, str]] = [(f"Acc@t{k}", acc, "") for k, acc in enumerate(summary.acc, 1)]
     rows += [(f"Delta(t{first},t{second})", summary.delta, note)]
     rows += [("Delta i->c", summary.fixed, "of all episodes"), ("Delta c->i", summary.broken, "of all episodes")]
     rows += [("fix rate", summary.fix_rate, "of those wrong at first"), ("break rate", summary.break_rate, "of those right at first")]

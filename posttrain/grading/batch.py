@@ -20,7 +20,7 @@ from posttrain.grading.child import Child, ChildFailed
 from posttrain.grading.math import grade
 from posttrain.grading.policy import DEFAULT, MathPolicy
 from posttrain.grading.values import NeedsAlgebra
-from posttrain.types import FinalAnswer, Problem, Verdict
+from posttrain.types import FinalAnswer, Problem, Verdict, VerdictStatus
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,12 +48,13 @@ class Worker:
         try:
             if not self.child.alive or self.child.answered >= self.limits.questions:
                 self.child.start()
-            status, why, rule, gold_form, pred_form = json.loads(self.child.ask(line, self.limits.wall_s))
-            return Verdict(status=status, why=why, rule=rule, gold_form=gold_form, pred_form=pred_form)
+            said, why, rule, gold_form, pred_form = json.loads(self.child.ask(line, self.limits.wall_s))
+            return Verdict(status=said, why=why, rule=rule, gold_form=gold_form, pred_form=pred_form)
         except ChildFailed as failure:
             self.child.close()
-            too_slow = f"more than {self.limits.cpu_s:g} s of CPU time"
-            status, why = ("timeout", too_slow) if failure.end == "cpu" else ("unscored", f"grader process {failure}")
+            slow = failure.end == "cpu"
+            why = f"more than {self.limits.cpu_s:g} s of CPU time" if slow else f"grader process {failure}"
+            status: VerdictStatus = "timeout" if slow else "unscored"
             return Verdict(status=status, why=why, rule="worker", gold_form=reference[:300], pred_form=answer[:300])
 
 
@@ -107,11 +108,11 @@ def grade_math(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
 def compare(pairs: Sequence[tuple[str, str | None]], policy: MathPolicy = DEFAULT) -> list[Verdict]:
     """A verdict on each (reference, answer); workers start only if exact arithmetic leaves a pair open."""
     verdicts = [_decide_here(reference, answer, policy) for reference, answer in pairs]
-    open_pairs = list(dict.fromkeys(pair for pair, verdict in zip(pairs, verdicts) if verdict is None))
-    if open_pairs:
-        algebra = dict(zip(open_pairs, shared_pool().ask_all([(*pair, policy) for pair in open_pairs])))
-        verdicts = [verdict or algebra[pair] for pair, verdict in zip(pairs, verdicts)]
-    return verdicts
+    left = ((gold, answer) for (gold, answer), verdict in zip(pairs, verdicts) if verdict is None and answer is not None)
+    open_pairs = list(dict.fromkeys(left))
+    asked = shared_pool().ask_all([(*pair, policy) for pair in open_pairs]) if open_pairs else []
+    algebra: dict[tuple[str, str | None], Verdict] = dict(zip(open_pairs, asked))
+    return [verdict or algebra[pair] for pair, verdict in zip(pairs, verdicts)]
 
 
 def shared_pool() -> Pool:

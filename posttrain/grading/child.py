@@ -14,7 +14,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Literal
+from typing import IO, Literal
 
 START_S = 120.0
 """Wall time to start in: a busy machine takes many seconds to import sympy."""
@@ -55,7 +55,7 @@ class Child:
             env=self.env,
             start_new_session=True,
         )
-        os.set_blocking(self.process.stdin.fileno(), False)
+        os.set_blocking(self._pipes()[0].fileno(), False)
         self.answered = 0
         return self._exchange(b"", START_S)
 
@@ -70,13 +70,19 @@ class Child:
             return
         self.process.kill()
         self.process.wait()
-        for stream in (self.process.stdin, self.process.stdout):
+        for stream in self._pipes():
             stream.close()
         self.errors.close()
         self.process = None
 
+    def _pipes(self) -> tuple[IO[bytes], IO[bytes]]:
+        assert self.process is not None  # `start` has been called
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        return self.process.stdin, self.process.stdout
+
     def _exchange(self, sent: bytes, wall_s: float) -> bytes:
-        into, out = self.process.stdin.fileno(), self.process.stdout.fileno()
+        into, out = (stream.fileno() for stream in self._pipes())
         line, until = b"", time.monotonic() + wall_s
         while not line.endswith(b"\n"):
             readable, writable, _ = select.select([out], [into] if sent else [], [], max(0.0, until - time.monotonic()))
@@ -94,6 +100,7 @@ class Child:
         return line
 
     def _cause_of_death(self) -> ChildFailed:
+        assert self.process is not None
         code = self.process.wait()
         if code == -signal.SIGPROF:
             return ChildFailed("cpu", "out of CPU time")

@@ -119,14 +119,14 @@ def _question(where: str, row: dict[str, Any], problems: dict[str, UnitTests] | 
         given = {name: text_field(where, row, name) if name in row else "" for name in ("entry_point", "prompt")}
         source = _program(text_field(where, row, "solution"), "", given["entry_point"])
         test = text_field(where, row, "test")
-        return source and Question(program=source, tests=test, entry_point=given["entry_point"], prompt=given["prompt"])
+        return Question(program=source, tests=test, entry_point=given["entry_point"], prompt=given["prompt"]) if source else None
     if "task_id" not in row or "completion" not in row:
         raise DataError(f"{where}: needs task_id and completion, or solution and test; found {', '.join(map(repr, row)) or 'no fields'}")
     if problems is None:
         raise DataError(f"{where}: the tests of {row['task_id']!r} are not in the row: name the benchmark's file with --problems")
     tests = _tests_of(where, row["task_id"], problems)
     source = _program(text_field(where, row, "completion"), tests.prompt, tests.entry_point)
-    return source and Question(program=source, tests=tests.code, entry_point=tests.entry_point, prompt=tests.prompt)
+    return Question(program=source, tests=tests.code, entry_point=tests.entry_point, prompt=tests.prompt) if source else None
 
 
 def _tests_of(where: str, task_id: Any, problems: dict[str, UnitTests]) -> UnitTests:

@@ -3,7 +3,8 @@
 The reader of `grammar.py` is asked for what stands in brackets, which may again be anything.
 """
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
+from typing import TYPE_CHECKING, TypeGuard
 
 from posttrain.grading.forms import (
     BaseNumeral,
@@ -45,6 +46,7 @@ _ACCENTS = frozenset(
     ["overline", "bar", "vec", "hat", "overrightarrow", "widehat", "tilde", "dot", "mathbb", "mathfrak", "mathscr", "underline"]
 )
 _APPLIED = frozenset("fghFGHPQW")  # letters that are functions where a bracket follows
+_SIGNED: dict[str | None, Callable[[Form], Form]] = {"-": negative, "pm": PlusMinus, "mp": lambda form: PlusMinus(form, -1)}
 _EMPTY = frozenset(("phantom", "hspace", "vspace", "color", "tag", "label", "kern", "mkern", "mskip"))
 
 
@@ -67,6 +69,10 @@ class Expression:
     def peek(self, ahead: int = 0) -> Token | None:
         return self.tokens[self.at + ahead] if self.at + ahead < len(self.tokens) else None
 
+    def stands(self, text: str) -> bool:
+        token = self.peek()
+        return token is not None and token.text == text
+
     def accept(self, *texts: str) -> str | None:
         token = self.peek()
         if token and token.text in texts and token.kind in ("mark", "command"):
@@ -79,7 +85,8 @@ class Expression:
         sign = self.accept("+", "-", "pm", "mp")
         while True:
             term = self.ratio()
-            terms.append({"-": negative, "pm": PlusMinus, "mp": lambda t: PlusMinus(t, -1)}.get(sign, lambda t: t)(term))
+            signed = _SIGNED.get(sign)
+            terms.append(signed(term) if signed else term)
             sign = self.accept("+", "-", "pm", "mp")
             if not sign:
                 return terms[0] if len(terms) == 1 else Sum(tuple(terms))
@@ -154,11 +161,12 @@ class Expression:
     def power(self) -> Form:
         form = self.postfixed(self.atom())
         while self.accept("^"):
-            if self.peek() is None:
+            token = self.peek()
+            if token is None:
                 return Degrees(form)  # "90^", cut off
             if self.accept("circ") or self._degree_group():
                 form = Degrees(form)
-            elif (token := self.peek()).text == "prime" or token.text == "'":
+            elif token.text == "prime" or token.text == "'":
                 form = self.postfixed(form)
             elif (ordinal := self._ordinal()) is not None:
                 self.at = ordinal
@@ -199,7 +207,7 @@ class Expression:
                 form = Degrees(form)
             elif self.accept("'", "prime"):
                 form = Symbol(f"{form.name}'") if isinstance(form, Symbol) else Call("prime", (form,))
-            elif isinstance(form, Number) and self.peek() and self.peek().text == "_":
+            elif isinstance(form, Number) and self.stands("_"):
                 form = self.based(self.tokens[self.at - 1].text)
             elif self.accept("pmod"):
                 form = Call("pmod", (form, self.atom()))
@@ -271,7 +279,7 @@ class Expression:
         return ""
 
     def _subscripted(self) -> bool:
-        return bool(self.peek() and self.peek().text == "_")
+        return self.stands("_")
 
     def subscript(self) -> str:
         return "_" + "".join(self.raw()) if self.accept("_") else ""
@@ -328,16 +336,16 @@ class Expression:
             return self.atom()
         if name in ("angle", "triangle"):
             start = self.at
-            while self.peek() and self.peek().kind == "symbol":
+            while (letter := self.peek()) and letter.kind == "symbol":
                 self.at += 1
             return Symbol(f"{name}({''.join(token.text for token in self.tokens[start : self.at])})")
         if name in _ACCENTS:
-            inside = "".join(self.raw())
-            return NamedSet(inside + self.superscript()) if name == "mathbb" else Symbol(f"{name}({inside})")
+            text = "".join(self.raw())
+            return NamedSet(text + self.superscript()) if name == "mathbb" else Symbol(f"{name}({text})")
         raise Unreadable(f"the command \\{name}")
 
     def superscript(self) -> str:
-        return "".join(self.raw()) if self.peek() and self.peek().text in ("^", "_") and self.accept("^", "_") else ""
+        return "".join(self.raw()) if self.accept("^", "_") else ""
 
     def argument(self) -> Form:
         r"""A braced group or one sign: of "12" the first digit, as in \frac12."""
@@ -352,7 +360,7 @@ class Expression:
 
     def root(self) -> Form:
         degree: Form = number(2)
-        if self.peek() and self.peek().text == "[":
+        if self.stands("["):
             self.at += 1
             degree = self.inner(self.until_close("[", self.at))
         if self.peek() is None:
@@ -392,9 +400,9 @@ class Expression:
         if token is None:
             raise Unreadable(f"{name} of nothing")
         form = self.signed()
-        while self._starts_factor() and self.peek().text != "(" and self.peek().text not in FUNCTIONS:
+        while self._starts_factor() and (token := self.peek()) and token.text != "(" and token.text not in FUNCTIONS:
             form = self._beside(form)
-        if self.peek() and self.peek().text == "/" and self.peek(1) and self.peek(1).kind == "number":
+        if self.stands("/") and (token := self.peek(1)) and token.kind == "number":
             self.at += 1
             form = Quotient(form, self.power())
         return (form,)
@@ -404,7 +412,7 @@ class Expression:
         below = above = None
         while (token := self.peek()) and token.text in ("_", "^"):
             self.at += 1
-            if self.peek() and self.peek().text == "{":
+            if self.stands("{"):
                 self.at += 1
                 form = self.reader.chain(self.until_close("{", self.at), self.level + 1)
             else:
@@ -502,7 +510,7 @@ def _product(left: Form, right: Form) -> Product:
     return Product((*left.factors, right)) if isinstance(left, Product) else Product((left, right))
 
 
-def _is_natural(form: Form) -> bool:
+def _is_natural(form: Form) -> TypeGuard[Number]:
     return isinstance(form, Number) and form.decimals is None and form.value.denominator == 1
 
 

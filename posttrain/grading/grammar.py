@@ -165,7 +165,7 @@ def _is_letter_cup(token: Token, previous: Token | None) -> bool:
 
 def _chained(items: list[Form], relations: list[str]) -> Form:
     """One chain, a chain on the right taken in."""
-    if isinstance(items[-1], Chain):
-        last = items.pop()
-        return Chain((*items, *last.items), (*relations, *last.relations))
+    last = items[-1]
+    if isinstance(last, Chain):
+        return Chain((*items[:-1], *last.items), (*relations, *last.relations))
     return Chain(tuple(items), tuple(relations)) if relations else items[0]

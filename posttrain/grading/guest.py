@@ -97,7 +97,7 @@ class Guest:
         on, sent = self._decode(request["on"]), request["args"]
         args = self._decode(sent)
         kwargs = {name: self._decode(tree) for name, tree in request.get("kwargs", {}).items()}
-        reply = {"n": self.number}
+        reply: dict[str, Any] = {"n": self.number}
         try:
             result = OPERATIONS[request["op"]](on, *args, **kwargs)
             reply["ok"] = plain.encode(result, self._refer)
@@ -157,6 +157,8 @@ class Guest:
             while (reply := self.channel.receive()) is not None and "op" in reply:
                 self.channel.send(self.answer(reply))
             self.number = waiting
+            if reply is None:
+                raise EOFError("the judge has gone")
             if "raised" in reply:
                 raise getattr(builtins, reply["raised"][0], Exception)(*self._decode(reply["raised"][1]))
             return self._decode(reply["ok"])

@@ -16,15 +16,15 @@ import resource
 import signal
 import symtable
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import lru_cache
 from types import CodeType, TracebackType
-from typing import Any, TextIO
+from typing import Any, TextIO, cast
 
 from posttrain.grading.remote import Broken, Remote, Session, shown
-from posttrain.grading.sandbox import CellLimits, Sandbox, SandboxError
-from posttrain.types import Verdict
+from posttrain.grading.sandbox import Backend, CellLimits, Sandbox, SandboxError
+from posttrain.types import Verdict, VerdictStatus
 
 TESTS = "tests"
 """The tests' file name in tracebacks."""
@@ -109,7 +109,7 @@ def _of_failure(session: Session, failure: BaseException) -> Verdict:
     return Verdict(status="wrong", rule="tests", why=f"{_said(failure)}{where}")
 
 
-def _of_raised(error: BaseException) -> str:
+def _of_raised(error: BaseException) -> VerdictStatus:
     return "limit" if isinstance(error, MemoryError) else "crash"
 
 
@@ -131,7 +131,7 @@ def _line(trace: TracebackType | None) -> str:
     return f" (line {number} of the tests)" if number else ""
 
 
-def main(backend: str | None) -> None:
+def main(backend: Backend | None) -> None:
     """Answer questions until stdin ends. What tests print goes nowhere, as stdout belongs to the answers."""
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -207,7 +207,7 @@ def _names_in(table: symtable.SymbolTable) -> tuple[set[str], set[str]]:
 def _caught_in(tree: ast.AST) -> Iterator[str]:
     """Names in `except NAME` and `assertRaises(NAME`."""
     for node in ast.walk(tree):
-        kinds: list[ast.expr | None] = []
+        kinds: Sequence[ast.expr | None] = []
         if isinstance(node, ast.ExceptHandler):
             kinds = node.type.elts if isinstance(node.type, ast.Tuple) else [node.type]
         elif isinstance(node, ast.Call) and getattr(node.func, "attr", "") == "assertRaises":
@@ -236,4 +236,4 @@ def _compiled_prompt(prompt: str) -> CodeType | None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1] if len(sys.argv) > 1 else None)
+    main(cast(Backend, sys.argv[1]) if len(sys.argv) > 1 else None)

@@ -126,7 +126,9 @@ def _pieces(text: str) -> list[tuple[str, bool]]:
 def _scan(piece: str, as_text: bool, tokens: list[Token]) -> None:
     spaced = as_text
     for match in _TOKEN.finditer(piece):
-        kind, text = match.lastgroup, match[match.lastgroup]
+        kind = match.lastgroup
+        assert kind is not None  # each branch of the pattern has a name
+        text = match[kind]
         if kind == "space" or (kind == "mark" and text in '$"`'):
             spaced = True
             continue

@@ -6,6 +6,7 @@ r"""Is an answer equal to a reference? Layer by layer, the cheap and certain one
 """
 
 import re
+from collections.abc import Iterator
 from fractions import Fraction
 from functools import lru_cache
 
@@ -78,8 +79,8 @@ def _plain(gold: str, answer: str) -> Verdict | None:
     a, b = (int(text.replace(",", "")) if whole else Fraction(text.replace(",", "")) for text in (gold, answer))
     if a != b and (not whole or "," in gold or "," in answer):
         return None
-    status, found = ("correct", "equal") if a == b else ("wrong", "different")
-    return Verdict(status=status, why=f"{found} numbers", rule="exact number", gold_form=gold, pred_form=answer)
+    found = "equal" if a == b else "different"
+    return Verdict(status="correct" if a == b else "wrong", why=f"{found} numbers", rule="exact number", gold_form=gold, pred_form=answer)
 
 
 def _too_long(gold: str, answer: str) -> Verdict:
@@ -93,8 +94,7 @@ def _choices(gold: str, answer: str) -> Verdict | None:
     a, b = _letter(gold), _letter(answer)
     if a is None or b is None or not (_ONLY_CHOICE.fullmatch(gold) or _ONLY_CHOICE.fullmatch(answer)):
         return None
-    verdict = "correct" if a == b else "wrong"
-    return Verdict(status=verdict, why=f"choice {b} for {a}", rule="choice", gold_form=a, pred_form=b)
+    return Verdict(status="correct" if a == b else "wrong", why=f"choice {b} for {a}", rule="choice", gold_form=a, pred_form=b)
 
 
 def _letter(text: str) -> str | None:
@@ -134,6 +134,7 @@ def _by_forms(gold: str, answer: str, policy: MathPolicy, prove: Prove | None) -
             rule = structure.rules[-1]
             return Verdict(status="correct", why=_because("equal", structure.rules), rule=rule, gold_form=show(a), pred_form=show(b))
         first = first or structure
+    assert first is not None  # there is one pair at least
     return Verdict(
         status="wrong",
         why=_because("not equal", first.rules),
@@ -151,7 +152,7 @@ def same_words(gold_form: Form, form: Form, gold: str, answer: str) -> bool:
     return bool(words) and words == plain_words(answer)
 
 
-def _pairs(gold: str, gold_form: Form, answer: str, form: Form, policy: MathPolicy):
+def _pairs(gold: str, gold_form: Form, answer: str, form: Form, policy: MathPolicy) -> Iterator[tuple[Form, Form]]:
     """The two forms, then what they are if 100,200 is read the other way, or 1,22 as a decimal."""
     yield gold_form, form
     golds, answers = [gold_form], [form]

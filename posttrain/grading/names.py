@@ -57,7 +57,8 @@ def members(form: Form, linked: bool = True) -> list[Form]:
             return [form] if value is None or isinstance(value, Chain) else members(value, linked)
         case Group(left, right, items) if has_sign_choice(form) and not linked:
             sides = [members(item) for item in items]
-            return [Group(left, right, choice) for choice in product(*sides)][: 4 * MOST_ITEMS]
+            chosen: list[Form] = [Group(left, right, choice) for choice in product(*sides)]
+            return chosen[: 4 * MOST_ITEMS]
     return [signed(form, sign) for sign in (1, -1)] if has_sign_choice(form) else [form]
 
 
@@ -146,7 +147,8 @@ def permuted(gold: tuple[Form, ...], answer: tuple[Form, ...]) -> bool:
 
 
 def permutation(gold: tuple[Form, ...], answer: tuple[Form, ...], value: Form) -> tuple[Form, ...] | None:
-    if not isinstance(value, Group) or len(value.items) != len(gold[0].items):
+    named, said = gold[0], answer[0]
+    if not (isinstance(value, Group) and isinstance(named, Group) and isinstance(said, Group)) or len(value.items) != len(named.items):
         return None
-    by_name = dict(zip(gold[0].items, value.items))
-    return tuple(by_name[name] for name in answer[0].items)
+    by_name = dict(zip(named.items, value.items))
+    return tuple(by_name[name] for name in said.items)

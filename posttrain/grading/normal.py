@@ -30,6 +30,8 @@ from posttrain.grading.polynomial import (
     ONE,
     ZERO,
     Beyond,
+    Exponent,
+    Monomial,
     Poly,
     Rational,
     Workspace,
@@ -176,7 +178,7 @@ class Normaliser:
                 result = self.product(result, self.one_power(base, monomial, coefficient))
         return result
 
-    def one_power(self, base: Rational, monomial, coefficient: Fraction) -> Rational:
+    def one_power(self, base: Rational, monomial: Monomial, coefficient: Fraction) -> Rational:
         if base.bottom == ONE and base.top == atom("e"):
             if monomial == (("i", 1), ("pi", 1)):
                 angle = whole(scaled(atom("pi"), coefficient))
@@ -230,7 +232,7 @@ class Normaliser:
             result = self.times(result, reduced(((f"n:{prime}", exponent * times),), Fraction(1), self.sums))
         return result
 
-    def atom_root(self, name: str, e, exponent: Fraction) -> Poly:
+    def atom_root(self, name: str, e: Exponent, exponent: Fraction) -> Poly:
         """(a^e)^(p/q); an even power under an even root leaves the absolute value."""
         positive = name in ("pi", "e") or name.startswith(("n:", "pow:", "abs:", "large:"))
         if not positive and e == int(e) and int(e) % 2 == 0 and exponent.denominator % 2 == 0:
@@ -282,7 +284,8 @@ class Normaliser:
         if name == "abs" and len(values) == 1:
             return self.over(self.absolute(values[0].top), self.absolute(values[0].bottom))
         numbers = [as_constant(v.top) if v.bottom == ONE else None for v in values]
-        if None not in numbers and (value := _of_numbers(name, numbers)) is not None:
+        known = [number for number in numbers if number is not None]
+        if len(known) == len(numbers) and (value := _of_numbers(name, known)) is not None:
             return whole(constant(value))
         return whole(atom(f"fn:{name}({';'.join(map(quotient_key, values))})"))
 

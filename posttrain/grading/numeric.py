@@ -84,7 +84,7 @@ def value(form: Form) -> float | None:
     return found.real if abs(found.imag) <= 1e-9 * max(1.0, abs(found)) else None
 
 
-def unknowns(form: Form) -> set[Form]:
+def unknowns(form: Form) -> set[Symbol]:
     """The free symbols of a form: not the variable of a sum, integral or limit."""
     match form:
         case Symbol():
@@ -93,10 +93,10 @@ def unknowns(form: Form) -> set[Form]:
             return (unknowns(body) - {bound}).union(*map(unknowns, bounds))
         case Call("lim", (body, Chain((bound, target), _))):
             return (unknowns(body) - {bound}) | unknowns(target)
-    return set().union(*map(unknowns, children(form)))
+    return set[Symbol]().union(*map(unknowns, children(form)))
 
 
-def points(names: list[Form]) -> Iterator[dict[Form, complex]]:
+def points(names: list[Symbol]) -> Iterator[dict[Form, complex]]:
     """Fixed random places: real of both signs, whole, then complex."""
     rng = random.Random(repr(names))
     for _ in range(2 * POINTS):
@@ -208,7 +208,9 @@ def _call(name: str, args: tuple[Form, ...], environment: Mapping[Form, complex]
     return _apply(lambda z: cmath.sin(z) + 2, Approximate(mixed, sum(v.error for v in values) * 2))
 
 
-def _series(name: str, body: Form, variable: Form, low: Form, high: Form, environment, log_base) -> Approximate:
+def _series(
+    name: str, body: Form, variable: Form, low: Form, high: Form, environment: Mapping[Form, complex], log_base: int | None
+) -> Approximate:
     if isinstance(high, Constant) or has_series(body):
         raise Beyond("an infinite series, or one in another")
     first, last = (_real(evaluate(bound, environment, log_base).value) for bound in (low, high))

@@ -61,8 +61,8 @@ def encode(value: Any, refer: Callable[[Any], Tree]) -> Tree:
         if kind in VIEWS:  # of a dict: {key: value}, whose view of that sort compares as this one does
             items = value.mapping.items() if VIEWS[kind] == "items" else zip(value, value) if VIEWS[kind] == "keys" else enumerate(value)
             return {VIEWS[kind]: tree([[key, item] for key, item in items], depth + 1)}
-        if kind is type and TYPES.get(value.__name__) is value:
-            return {"type": value.__name__}
+        if kind is type and TYPES.get(name := value.__name__) is value:
+            return {"type": name}
         for base in EXACT:  # a subclass: its value as the base type sees it
             if issubclass(kind, base):
                 return tree(EXACT[base](value), depth)

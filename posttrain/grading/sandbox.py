@@ -276,7 +276,8 @@ class Sandbox:
         code = f"import sys; sys.path.append({str(ROOT)!r}); from {self.entry} import main; sys.path.pop(); main(*sys.argv[1:])"
         command = [python, "-P", "-s", "-S", "-B", "-c", code, backend, str(self._guest), str(os.getpid())]
         with far:
-            self._process = subprocess.Popen(command, stdin=far, stdout=subprocess.DEVNULL, env=ENVIRONMENT, start_new_session=True)
+            null = subprocess.DEVNULL
+            self._process = subprocess.Popen(command, stdin=far.fileno(), stdout=null, env=ENVIRONMENT, start_new_session=True)
         try:
             self.backend, self.layers = backend, self._greeting()
             with self._cell(CellLimits(), {"trial": True}) as trial:  # the steps that are made per cell may be forbidden, too

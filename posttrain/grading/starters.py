@@ -43,8 +43,19 @@ class Started:
 class Forked:
     """Cells forked from this process, in namespaces shared and their own: `isolation.py` says which, and why that is safe."""
 
-    layers = ("user namespace", "pid namespace", "mount namespace: python read-only, empty /tmp", "net namespace", "ipc namespace")
-    layers += ("uts namespace", "uid of nobody", "no capabilities", "no-new-privs", "seccomp allowlist", "rlimits")
+    layers: tuple[str, ...] = (
+        "user namespace",
+        "pid namespace",
+        "mount namespace: python read-only, empty /tmp",
+        "net namespace",
+        "ipc namespace",
+        "uts namespace",
+        "uid of nobody",
+        "no capabilities",
+        "no-new-privs",
+        "seccomp allowlist",
+        "rlimits",
+    )
 
     def __init__(self, guest: str) -> None:
         _import_familiar()
@@ -73,8 +84,15 @@ class Forked:
 class Bubblewrapped:
     """Each cell a bwrap with a fresh interpreter, which then puts itself under the limits and the filter."""
 
-    layers = ("bwrap: user, pid, mount, net, ipc, uts and cgroup namespaces", "python read-only, empty /tmp", "uid of nobody")
-    layers += ("no capabilities", "no-new-privs", "seccomp allowlist", "rlimits")
+    layers: tuple[str, ...] = (
+        "bwrap: user, pid, mount, net, ipc, uts and cgroup namespaces",
+        "python read-only, empty /tmp",
+        "uid of nobody",
+        "no capabilities",
+        "no-new-privs",
+        "seccomp allowlist",
+        "rlimits",
+    )
 
     def __init__(self, guest: str) -> None:
         program = shutil.which("bwrap", path=os.defpath + ":/usr/local/bin:/usr/sbin")
@@ -108,6 +126,7 @@ class Bubblewrapped:
         if not text:
             said = process.communicate()[1].decode(errors="replace").strip()
             raise OSError(f"bwrap: {said or 'ended without a word'}")
+        assert process.stderr is not None  # a pipe
         process.stderr.close()
         child = json.loads(text)["child-pid"]
         pidfd = os.pidfd_open(child)
@@ -126,7 +145,7 @@ class Bubblewrapped:
 class Limited:
     """Cells with resource limits and a folder to be in, and nothing that keeps them from reading, writing or connecting elsewhere."""
 
-    layers = ("rlimits",)
+    layers: tuple[str, ...] = ("rlimits",)
 
     def __init__(self, guest: str) -> None:
         _import_familiar()
@@ -159,7 +178,7 @@ class Limited:
         return Started(pid=pid, kill=kill, clock_pid=pid, clean=clean)
 
 
-BACKENDS = {"zygote": Forked, "bwrap": Bubblewrapped, "unsafe": Limited}
+BACKENDS: dict[str, Callable[[str], Starter]] = {"zygote": Forked, "bwrap": Bubblewrapped, "unsafe": Limited}
 
 
 def _import_familiar() -> None:
@@ -173,8 +192,8 @@ def _own_files(guest: str) -> dict[str, str]:
     cell.load_guest(guest)
     names = {name for name in set(sys.modules) - before if name.startswith("posttrain.")}
     names |= {"posttrain", "posttrain.grading", cell.__name__, seccomp.__name__}
-    files = [Path(sys.modules[name].__file__) for name in sorted(names)]
-    root = Path(sys.modules["posttrain"].__file__).parents[1]
+    files = [Path(str(sys.modules[name].__file__)) for name in sorted(names)]
+    root = Path(__file__).parents[2]
     return {str(file.relative_to(root)): str(file) for file in files}
 
 

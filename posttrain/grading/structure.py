@@ -106,10 +106,17 @@ class Structure(Values):
         if gold_value is None and said is None:
             return self.equations(gold, answer)
         if gold_value is None:
-            return self.value_of_equation(gold, said, bool(names)) if not names else self.equations(gold, answer)
-        return self.equations(gold, answer) if gold_names else self.value_chain(gold_value, answer)
+            if names:
+                return self.equations(gold, answer)
+            assert isinstance(gold, Chain)  # without a value: an equation that names nothing
+            assert said is not None
+            return self.value_of_equation(gold, said)
+        if gold_names:
+            return self.equations(gold, answer)
+        assert isinstance(answer, Chain)
+        return self.value_chain(gold_value, answer)
 
-    def value_of_equation(self, gold: Chain, said: Form, named: bool) -> bool:
+    def value_of_equation(self, gold: Chain, said: Form) -> bool:
         """An expression for a reference that equates several: one of its sides, or the solution for what stands once in it."""
         if isinstance(said, EXPRESSIONS):
             if len(gold.items) > 2 or "~" in gold.relations or not unknowns(gold):
@@ -248,6 +255,7 @@ class Structure(Values):
                 return self.by("matrix", False)
             return all(self.same(a, b) for a, b in zip(children(gold), children(answer))) and self.by("matrix")
         matrix, other = (gold, answer) if isinstance(gold, Matrix) else (answer, gold)
+        assert isinstance(matrix, Matrix)
         if isinstance(other, Group) and (len(matrix.rows) == 1 or all(len(row) == 1 for row in matrix.rows)):
             cells = children(matrix)
             pairs = zip(cells, other.items) if matrix is gold else zip(other.items, cells)
@@ -393,7 +401,7 @@ def _letters(form: Form) -> str:
         case Symbol(name):
             return plain_words(name)
         case Product(factors) if all(isinstance(factor, Symbol) for factor in factors):
-            return plain_words("".join(factor.name for factor in factors))
+            return plain_words("".join(factor.name for factor in factors if isinstance(factor, Symbol)))
         case Product((a, b)):
             return _letters(a) + _letters(b)
         case Constant(name):

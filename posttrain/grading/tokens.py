@@ -81,7 +81,7 @@ def continued(text: str) -> Number:
 
 def repeating(text: str) -> Number:
     whole, _, rest = text.partition(".")
-    fixed = re.match(r"\d*", rest)[0]
+    fixed = re.split(r"\D", rest, maxsplit=1)[0]
     cycle = re.sub(r"\D", "", rest[len(fixed) :])
     shift = 10 ** len(fixed)
     head = Fraction(int(f"{whole or 0}{fixed}"), shift)

@@ -1,5 +1,6 @@
 """Sines, cosines and their like in normal form: addition theorems, special angles in radicals, hyperbolic ones by exponentials."""
 
+from collections.abc import Callable
 from fractions import Fraction
 from math import acos, asin, atan, pi
 from typing import TYPE_CHECKING
@@ -8,6 +9,7 @@ from posttrain.grading.polynomial import (
     ONE,
     ZERO,
     Beyond,
+    Monomial,
     Poly,
     Rational,
     add,
@@ -30,8 +32,8 @@ HYPERBOLIC = {"sinh": (-1, 1), "cosh": (1, 1)}
 def trigonometric(n: "Normaliser", name: str, angle: Rational) -> Rational:
     if name in ("sin", "cos"):
         return sine(n, angle) if name == "sin" else cosine(n, angle)
-    above, below = {"tan": "sc", "cot": "cs", "sec": "1c", "csc": "1s"}[name]
-    parts = {"s": sine, "c": cosine, "1": lambda *_: whole(ONE)}
+    above, below = {"tan": ("s", "c"), "cot": ("c", "s"), "sec": ("1", "c"), "csc": ("1", "s")}[name]
+    parts: dict[str, Callable[[Normaliser, Rational], Rational]] = {"s": sine, "c": cosine, "1": lambda *_: whole(ONE)}
     return n.product(parts[above](n, angle), n.inverse(parts[below](n, angle)))
 
 
@@ -57,7 +59,7 @@ def _of_angle(n: "Normaliser", angle: Rational) -> tuple[Rational, Rational]:
     return sine, cosine
 
 
-def _of_term(n: "Normaliser", monomial, coefficient: Fraction) -> tuple[Rational, Rational]:
+def _of_term(n: "Normaliser", monomial: Monomial, coefficient: Fraction) -> tuple[Rational, Rational]:
     if monomial == (("pi", 1),) and (special := _special(n, coefficient)):
         return special
     sign, times = (1 if coefficient > 0 else -1), abs(coefficient.numerator)

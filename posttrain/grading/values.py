@@ -8,6 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import lru_cache
+from typing import TypeGuard
 
 from posttrain.grading.forms import (
     BaseNumeral,
@@ -59,6 +60,7 @@ class Values:
             return self.quantities(gold, answer)
         if isinstance(gold, Percent) != isinstance(answer, Percent) and self.policy.percent == "either":
             inner, other = (gold, answer) if isinstance(gold, Percent) else (answer, gold)
+            assert isinstance(inner, Percent)
             pairs = [(inner.value, other), (Quotient(inner.value, number(100)), other)]
             return any(self.plain(*(pair if inner is gold else pair[::-1])) for pair in pairs) and self.by("percent")
         if isinstance(gold, Percent) and isinstance(answer, Percent):
@@ -67,6 +69,7 @@ class Values:
             return self.plain(gold.value, answer.value)
         if isinstance(gold, Degrees) != isinstance(answer, Degrees) and self.policy.degrees == "either":
             inner, other = (gold, answer) if isinstance(gold, Degrees) else (answer, gold)
+            assert isinstance(inner, Degrees)
             if self.plain(*((inner.value, other) if inner is gold else (other, inner.value))):
                 return self.by("degrees")
         return self.plain(gold, answer)
@@ -148,6 +151,7 @@ class Values:
 
     def _rounds_to(self, form: Form, decimal: Form, digits: int) -> bool:
         target = exact(decimal)
+        assert target is not None  # it has decimals
         value = exact(form)
         half = Fraction(1, 2 * 10**digits)
         if value is None:
@@ -232,7 +236,7 @@ def _is_whole(form: Form) -> bool:
     return value is not None and value.denominator == 1
 
 
-def _is_residue(form: Form) -> bool:
+def _is_residue(form: Form) -> TypeGuard[Call]:
     return isinstance(form, Call) and form.name == "pmod"
 
 

@@ -21,7 +21,10 @@ def main(cpu_s: float, memory_mib: int) -> None:
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
     from posttrain.grading.algebra import prove  # under the ceiling already, and not for other graders that are served from here
 
-    serve(cpu_s, lambda *question: math.grade(*question, prove), ("\\tan 3y", "\\tan y \\sec y", {}))
+    def grade(gold: str, answer: str, policy: MathPolicy) -> Verdict:
+        return math.grade(gold, answer, policy, prove)
+
+    serve(cpu_s, grade, ("\\tan 3y", "\\tan y \\sec y", {}))
 
 
 def serve(cpu_s: float, grade: Any, first: tuple[str, str, dict[str, Any]]) -> None:

@@ -107,7 +107,7 @@ def _load(path: Path, parts: dict[str, Callable[..., Any]], split: str) -> list[
     except Exception as error:
         _refuse(path, f"load({split!r})", error)
     if not problems:
-        raise DataError(f"{path}: load({split!r}) gave no problem")
+        raise DataError(f"{path}: load({split!r}) gave no problem; expected a list of at least one")
     seen: set[str] = set()
     for number, problem in enumerate(problems, 1):
         if not isinstance(problem, Problem):

@@ -78,8 +78,8 @@ def load_tokenizer(model: str) -> "PreTrainedTokenizerBase":
     """The tokenizer of a folder or hub model; raises `DataError` where there is none."""
     from transformers import AutoTokenizer
 
-    if model.startswith((".", "/")) and not Path(model).is_dir():
-        raise DataError(f"{model}: no such model folder")
+    if not Path(model).is_dir() and (model.count("/") > 1 or model.startswith((".", "/"))):
+        raise DataError(f"{model}: no such model folder; train it first, or name another folder or a model of the hub")
     try:
         return AutoTokenizer.from_pretrained(model)
     except (OSError, ValueError) as error:

@@ -13,9 +13,11 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Literal
 
 from posttrain.config import config
+from posttrain.jsonl import read_objects
 from posttrain.prompting import revise
 from posttrain.tasks import generated
 from posttrain.tasks.generated import REJECTED, Demonstration, Slips, split_of, two_attempts
@@ -25,6 +27,13 @@ COUNT = {2: "two", 3: "three"}
 NAMES = {2: "x + y", 3: "x + y + z"}
 IN_WORDS = "Which {count} of {numbers} add up to {target}?"
 IN_SYMBOLS = "{names} = ? from {{ {numbers} }}, sum = {target}"
+POSED = tuple(  # the two forms, read back
+    re.compile(form)
+    for form in (
+        r"Which (?P<count>two|three) of (?P<numbers>\d{1,3}(?: \d{1,3})*) add up to (?P<target>\d{1,4})\?",
+        r"(?P<names>x \+ y(?: \+ z)?) = \? from \{ (?P<numbers>\d{1,3}(?: \d{1,3})*) \}, sum = (?P<target>\d{1,4})",
+    )
+)
 BOXED = re.compile(r"\\boxed\{\s*(\d{1,4}(?:\s*\+\s*\d{1,4})+)\s*\}")
 
 
@@ -44,6 +53,8 @@ class SumsTask:
     test_size: int = 2_000
     data_seed: int = 0
     """Seed of the problems themselves; runs with other training seeds share it, and so share the test set."""
+    train_file: Path | None = None
+    """Problems to train on in place of generated ones: JSON Lines with a `question` each, such as `kind: proposer` writes."""
 
     def __post_init__(self) -> None:
         if not self.pick < self.numbers <= self.largest:
@@ -67,6 +78,8 @@ def make(cfg: SumsTask) -> Task:
 
 def load(cfg: SumsTask, split: str) -> list[Problem]:
     """The split's problems, the same for the same config."""
+    if split == "train" and cfg.train_file:
+        return _read(cfg, cfg.train_file)
     return generated.load("sums", cfg, split, generate, "raise largest or lower the split's size")
 
 
@@ -94,17 +107,54 @@ def generate(cfg: SumsTask, split: str, rng: random.Random) -> Iterator[Puzzle]:
             continue  # another choice would be right as well
         rejected = 0
         form = IN_WORDS if rng.random() < 0.5 else IN_SYMBOLS
-        listed = " ".join(map(str, numbers))
-        problem = Problem(
-            id=f"sums-{digest}",
-            question=form.format(count=COUNT[cfg.pick], names=NAMES[cfg.pick], numbers=listed, target=target),
-            reference=FinalAnswer(text=written(answer)),
-            level=str(cfg.numbers),
-            subject="words" if form is IN_WORDS else "symbols",
-            solution=f"{' + '.join(map(str, answer))} = {target}, {written(answer)}",
-        )
+        problem = _problem(cfg, form, numbers, answer, digest)
         yield Puzzle(problem=problem, numbers=tuple(numbers), answer=answer)
     raise DataError(f"sums: no problem of {split} with one answer in {REJECTED:,} draws; raise largest or lower numbers")
+
+
+def _problem(cfg: SumsTask, form: str, numbers: Sequence[int], answer: tuple[int, ...], digest: str) -> Problem:
+    target = sum(answer)
+    return Problem(
+        id=f"sums-{digest}",
+        question=form.format(count=COUNT[cfg.pick], names=NAMES[cfg.pick], numbers=" ".join(map(str, numbers)), target=target),
+        reference=FinalAnswer(text=written(answer)),
+        level=str(len(numbers)),
+        subject="words" if form is IN_WORDS else "symbols",
+        solution=f"{' + '.join(map(str, answer))} = {target}, {written(answer)}",
+    )
+
+
+def posed(cfg: SumsTask, text: str) -> Problem | str:
+    """The problem that `text` poses, with its answer, or why it is none that may be trained on. Its list may be of any length."""
+    forms = [(form, found) for form, pattern in zip((IN_WORDS, IN_SYMBOLS), POSED) if (found := pattern.fullmatch(text))]
+    if not forms:
+        return "not in the form of a problem"
+    form, found = forms[0]
+    said, numbers, target = found.groupdict(), list(map(int, found["numbers"].split())), int(found["target"])
+    if COUNT[cfg.pick] != said.get("count", COUNT[cfg.pick]) or NAMES[cfg.pick] != said.get("names", NAMES[cfg.pick]):
+        return f"does not ask for {COUNT[cfg.pick]} numbers"
+    if len(set(numbers)) < len(numbers) or min(numbers) < 1 or max(numbers) > cfg.largest:
+        return f"numbers repeat, or are not from 1 to {cfg.largest}"
+    if len(numbers) <= cfg.pick:
+        return "too few numbers"
+    answers = [choice for choice in itertools.combinations(numbers, cfg.pick) if sum(choice) == target]
+    if len(answers) != 1:
+        return "no answer" if not answers else "several answers"
+    split, digest = split_of(f"{sorted(numbers)}={target}")
+    return _problem(cfg, form, numbers, tuple(sorted(answers[0])), digest) if split == "train" else f"belongs to the {split} set"
+
+
+def _read(cfg: SumsTask, path: Path) -> list[Problem]:
+    """The problems of a file; raises `DataError` naming the line of one that may not be trained on."""
+    found: dict[str, Problem] = {}
+    for where, row in read_objects(path):
+        problem = posed(cfg, str(row.get("question")))
+        if isinstance(problem, str):
+            raise DataError(f"{where}: `question`: {problem}: {row.get('question')!r:.80}")
+        if problem.id in found:
+            raise DataError(f"{where}: asks what an earlier line asks: {problem.question!r:.80}")
+        found[problem.id] = problem
+    return list(found.values())
 
 
 def written(choice: Sequence[int]) -> str:

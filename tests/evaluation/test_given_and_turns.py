@@ -58,7 +58,7 @@ def test_the_command_shows_both(run, capsys):
     assert cli.main(["report", str(run), "--suite", "own"]) == 0
     told = capsys.readouterr().out
     assert "On own and on given attempts:" in told
-    page = (run / "report.html").read_text()
+    page = (run / "report_own.html").read_text()
     assert "Own first attempts and given ones" in page
     assert "−41.7" in page
 

@@ -94,10 +94,13 @@ def test_a_long_list_is_cut_and_said_so():
     [
         (["nowhere", "--with", "ours"], "nowhere: no such file of episodes"),
         (["{code}", "--with", "math-verify"], "these answers are programs"),
+        (["{run}", "--with", "ours"], "holds no episodes.jsonl; name an evaluation in it, such as {run}/eval/code"),
     ],
 )
 def test_a_wrong_call_is_one_clear_line(tmp_path, capsys, words, said):
     code = replace(HALVES[0], problem=replace(HALVES[0].problem, reference=UnitTests(entry_point="f", code="")))
     put_evaluation(tmp_path / "code", [code], "m")
-    assert cli.main(["regrade", *(word.format(code=tmp_path / "code") for word in words)]) == 2
-    assert said in capsys.readouterr().err
+    put_evaluation(tmp_path / "run" / "eval" / "code", [code], "m")
+    places = {"code": tmp_path / "code", "run": tmp_path / "run"}
+    assert cli.main(["regrade", *(word.format(**places) for word in words)]) == 2
+    assert said.format(**places) in capsys.readouterr().err

@@ -14,8 +14,9 @@ from posttrain.config import ConfigError
 from posttrain.evaluation import plots
 from posttrain.evaluation.entries import Entry, Stage, load_entry
 from posttrain.evaluation.figure import write_figure
+from posttrain.evaluation.lede import gains_and_losses
 from posttrain.evaluation.metrics import summarise
-from posttrain.evaluation.numerals import p_text, points
+from posttrain.evaluation.numerals import p_text, percent, points
 from posttrain.evaluation.page import glyphs, reading
 from posttrain.evaluation.report import write_report
 from posttrain.evaluation.second import read_second
@@ -317,3 +318,23 @@ def test_an_unwritable_page_is_one_clear_line(tmp_path, capsys):
     (tmp_path / "file").write_text("")
     assert cli.main(["report", str(tmp_path / "run"), "--out", str(tmp_path / "file" / "r.html")]) == 2
     assert "cannot write the report" in capsys.readouterr().err
+
+
+def test_many_models_are_counted_in_the_first_sentence_and_the_extremes_named(tmp_path):
+    def some(fix, broke):
+        return population(1, 200, acc=0.5, fix=fix, broke=broke, copy=0.5)
+
+    entries = [Entry(name=f"gains {k}", episodes=some(0.3 + k / 10, 0.0)) for k in range(3)]
+    entries += [Entry(name="loses", episodes=some(0.0, 0.5)), Entry(name="stays", episodes=some(0.0, 0.0))]
+    write_report(tmp_path / "many.html", "Many", entries)
+    highest = percent(summarise(entries[2].episodes).acc[1].value)
+    gain, loss = (points(summarise(entry.episodes).delta.value) for entry in entries[2:4])
+    told = f"Of 5 models, 3 gain by a second attempt, most of all gains 2 ({gain} points); 1 loses, loses ({loss} points); "
+    text = Page((tmp_path / "many.html").read_text()).text
+    assert f"{told}1 shows no clear change. Right most often at the second attempt: gains 2 ({highest}%)." in text
+
+
+def test_where_nothing_is_clear_the_first_sentence_says_so():
+    unclear = Estimate(value=0.01, low=-0.02, high=0.04)
+    told = gains_and_losses([("a", unclear), ("b", unclear)], "arms", "by more shots")
+    assert told == "Of 2 arms, none gains by more shots; none loses; 2 show no clear change."

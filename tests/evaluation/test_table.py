@@ -198,11 +198,20 @@ def test_the_command_writes_the_page_and_every_form_of_the_table(study, tmp_path
     assert cli.main(["report", str(study), "--against", "Base", "--out", str(tmp_path / "out"), "--markdown"]) == 0
     told = capsys.readouterr()
     assert told.out == (tmp_path / "out" / "table.md").read_text()
-    assert "table.csv" in told.err
+    assert "table.txt, .md and .csv" in told.err
     assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["report.html", "table.csv", "table.md", "table.txt"]
     page = (tmp_path / "out" / "report.html").read_text()
     for words in ("A study", "Made by hand.", "Against Base, and at what cost", "over problems and seeds", "are of seed 0"):
         assert words in page
+
+
+def test_the_files_of_another_suite_stand_beside_those_of_the_first(study, tmp_path):
+    assert cli.main(["report", str(study), "--out", str(tmp_path)]) == 0
+    first = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    assert cli.main(["report", str(study), "--suite", "held_out", "--out", str(tmp_path)]) == 0
+    assert {name: (tmp_path / name).read_bytes() for name in first} == first
+    added = {path.name for path in tmp_path.iterdir()} - set(first)
+    assert added == {"report_held_out.html", "table_held_out.csv", "table_held_out.md", "table_held_out.txt"}
 
 
 def test_runs_of_one_name_are_seeds_of_one_row(study, capsys, tmp_path):

@@ -29,7 +29,7 @@ ANSWERS = st.one_of(
     EXPRESSIONS,
     st.lists(EXPRESSIONS, min_size=2, max_size=3).map(lambda items: f"({', '.join(items)})"),
     st.lists(EXPRESSIONS, min_size=2, max_size=3).map(lambda items: rf"\{{{', '.join(items)}\}}"),
-    EXPRESSIONS.map(lambda e: f"x = {e}"),
+    EXPRESSIONS.filter(lambda e: "x" not in e).map(lambda e: f"x = {e}"),  # "x = x + x" is to be solved: as the reference alone it takes 0
     st.tuples(st.integers(-50, 0), st.integers(1, 50), st.sampled_from(["[%d, %d)", "(%d, %d]", "%d < x < %d"])).map(
         lambda p: p[2] % p[:2]
     ),

@@ -53,8 +53,9 @@ def test_a_model_without_template_tokenizer_or_folder_is_refused(recipe, tiny_qw
     tokenizer.save_pretrained(tmp_path / "model")
     with pytest.raises(ConfigError, match="has no chat template"):
         cli([recipe, "--model", str(tmp_path / "model")])
-    with pytest.raises(DataError, match="no such model folder"):
-        cli([recipe, "--model", str(tmp_path / "absent")])
+    for absent in (str(tmp_path / "absent"), "runs/absent/model"):
+        with pytest.raises(DataError, match="no such model folder; train it first"):
+            cli([recipe, "--model", absent])
     (tmp_path / "empty").mkdir()
     with pytest.raises(DataError, match="no tokenizer can be loaded"):
         cli([recipe, "--model", str(tmp_path / "empty")])

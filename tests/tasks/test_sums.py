@@ -1,14 +1,16 @@
 """Generated problems: one right answer each, splits that share nothing, and demonstrations that slip as often as they should."""
 
 import itertools
+import json
 import random
 import re
+from dataclasses import replace
 
 import pytest
 
 from posttrain.config import ConfigError, build
 from posttrain.tasks.generated import Slips
-from posttrain.tasks.sums import Puzzle, SumsTask, demonstrations, final_sum, generate, grade, load, make, written
+from posttrain.tasks.sums import Puzzle, SumsTask, demonstrations, final_sum, generate, grade, load, make, posed, written
 from posttrain.types import DataError, FinalAnswer, Problem
 
 SPLITS = ("train", "validation", "test")
@@ -208,3 +210,42 @@ def test_all_problems_that_there_are_can_be_asked_for():
     cfg = SumsTask(pick=2, numbers=3, largest=6)
     there_are = {puzzle.problem.id for puzzle in puzzles(cfg, "test", 3000)}
     assert {problem.id for problem in load(SumsTask(pick=2, numbers=3, largest=6, test_size=len(there_are)), "test")} == there_are
+
+
+def test_a_problem_that_is_written_out_is_read_back():
+    cfg = SumsTask(pick=2, numbers=6, largest=30)
+    for problem in load(cfg, "train")[:200]:
+        assert posed(cfg, problem.question) == problem
+    assert posed(cfg, load(cfg, "test")[0].question) == "belongs to the test set"
+
+
+@pytest.mark.parametrize(
+    ("text", "why"),
+    [
+        ("Which two of 3 4 5 add up to 9? ", "not in the form of a problem"),
+        ("Which three of 3 4 5 9 add up to 12?", "does not ask for two numbers"),
+        ("x + y + z = ? from { 3 4 5 9 }, sum = 12", "does not ask for two numbers"),
+        ("Which two of 3 4 4 add up to 7?", "numbers repeat, or are not from 1 to 30"),
+        ("Which two of 3 4 31 add up to 7?", "numbers repeat, or are not from 1 to 30"),
+        ("Which two of 0 4 5 add up to 9?", "numbers repeat, or are not from 1 to 30"),
+        ("Which two of 4 5 add up to 9?", "too few numbers"),
+        ("Which two of 3 4 5 add up to 10?", "no answer"),
+        ("Which two of 1 2 3 4 add up to 5?", "several answers"),
+    ],
+)
+def test_what_is_no_problem_is_told_why(text, why):
+    assert posed(SumsTask(pick=2, numbers=6, largest=30), text) == why
+
+
+def test_a_file_of_problems_takes_the_place_of_generated_ones(tmp_path):
+    cfg, file = SumsTask(pick=2, numbers=4, largest=30), tmp_path / "problems.jsonl"
+    problems = load(cfg, "train")[:3]
+    file.write_text("".join(json.dumps({"question": problem.question}) + "\n" for problem in problems))
+    assert load(replace(cfg, train_file=file), "train") == problems
+    assert load(replace(cfg, train_file=file), "test") == load(cfg, "test")
+    file.write_text(file.read_text() + json.dumps({"question": "Which two of 3 4 5 add up to 10?"}) + "\n")
+    with pytest.raises(DataError, match=r"problems.jsonl:4: `question`: no answer"):
+        load(replace(cfg, train_file=file), "train")
+    file.write_text((json.dumps({"question": problems[0].question}) + "\n") * 2)
+    with pytest.raises(DataError, match=r"problems.jsonl:2: asks what an earlier line asks"):
+        load(replace(cfg, train_file=file), "train")

@@ -18,7 +18,7 @@ from posttrain.grading.answer import final_answer
 from posttrain.jsonl import read_objects
 from posttrain.rollout.store import write_episodes
 from posttrain.run import write_atomic
-from posttrain.types import Completion, DataError, Episode, FinalAnswer, Problem, Turn, Verdict
+from posttrain.types import Completion, DataError, Episode, FinalAnswer, Problem, Turn, Verdict, VerdictStatus
 
 HELP = """\
 Results of lm-evaluation-harness (lm_eval ... --log_samples --output_path DIR) as an evaluation of ours.
@@ -40,7 +40,7 @@ def episodes_of(file: Path, *, metric: str | None = None, chosen: str | None = N
     """An episode per document; raises `DataError` naming file and line, `ConfigError` where a filter or metric must be chosen."""
     located = read_objects(file)
     filters = list(dict.fromkeys(str(row.get("filter", "none")) for _, row in located))
-    if chosen not in (None, *filters):
+    if chosen is not None and chosen not in filters:
         raise ConfigError(f"--filter {chosen}: {file} has {', '.join(filters)}{nearest(chosen, filters)}")
     if chosen is None and len(filters) > 1:
         raise ConfigError(f"{file}: holds verdicts of several filters; choose one of {', '.join(filters)} with --filter")
@@ -124,6 +124,6 @@ def _episode(where: str, row: dict[str, Any], metric: str) -> Episode:
 
 
 def _turn(text: str, answer: str, value: Any, metric: str) -> Turn:
-    status = "unscored" if value is None else "correct" if float(value) >= RIGHT else "wrong"
+    status: VerdictStatus = "unscored" if value is None else "correct" if float(value) >= RIGHT else "wrong"
     verdict = Verdict(status=status, why=f"{metric} = {value}", rule=f"lm-eval {metric}")
     return Turn(prompt_ids=(), completion=Completion(ids=(), logprobs=(), finish="stop"), text=text, answer=answer, verdict=verdict)

@@ -71,8 +71,14 @@ def _samples(episodes: Sequence[Episode], prompts: dict[str, str], attempt: int)
         groups.setdefault(episode.problem.id, []).append(episode)
     for number, group in enumerate(groups.values()):
         problem, turns = group[0].problem, [episode.turns[attempt - 1] for episode in group]
-        target = getattr(problem.reference, "text", None) or getattr(problem.reference, "code", "")
-        doc = {"id": problem.id, "question": problem.question, "level": problem.level, "subject": problem.subject, "reference": target}
+        target = str(getattr(problem.reference, "text", None) or getattr(problem.reference, "code", ""))
+        doc: dict[str, Any] = {
+            "id": problem.id,
+            "question": problem.question,
+            "level": problem.level,
+            "subject": problem.subject,
+            "reference": target,
+        }
         if attempt > 1:
             doc["earlier_attempts"] = [[turn.text for turn in episode.turns[: attempt - 1]] for episode in group]
         prompt = prompts.get(problem.id, "")

@@ -84,8 +84,8 @@ def _generate(
     seconds = time.monotonic() - began
     for i, completion in zip(sent, completions, strict=True):
         text = before_stop(how.decode(completion.ids), task.stop)
-        counts = {"answer_tokens": len(completion.ids), "cached_tokens": completion.num_cached}
-        rows[i] = replace(rows[i], text=text, finish=completion.finish, **counts)
+        num, cached_num = len(completion.ids), completion.num_cached
+        rows[i] = replace(rows[i], text=text, finish=completion.finish, answer_tokens=num, cached_tokens=cached_num)
     cached = sum(completion.num_cached or 0 for completion in completions)
     return replace(cost, answer_s=seconds, answer_tokens=sum(map(len, prompts)), answer_cached=cached)
 

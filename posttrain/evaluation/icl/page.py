@@ -14,6 +14,7 @@ from posttrain.evaluation.entries import provenance_of
 from posttrain.evaluation.icl import answers, charts
 from posttrain.evaluation.icl.curves import Curves, Difference, Point, curves_of
 from posttrain.evaluation.icl.log import NAME, Cost, Row, read
+from posttrain.evaluation.lede import MOST_SENTENCES, gains_and_losses
 from posttrain.evaluation.numerals import percent, points, signed
 from posttrain.evaluation.page.write import Page
 from posttrain.evaluation.page.write import write as write_page
@@ -55,7 +56,7 @@ def write(path: Path, named: Sequence[tuple[str, Path]], *, title: str, notes: S
     page = Page(
         title=title,
         kind=f"Many shots · {len(arms)} arm{'s' * (len(arms) != 1)} · {len({row.item for row in rows}):,} items",
-        lede=" ".join(sentence for arm in arms if (sentence := _sentence(arm, curves))),
+        lede=_lede(arms, curves),
         notes=tuple(notes),
         sections=tuple(section for section in sections if section.rows or section.plots),
         reading=answers.reading(rows),
@@ -102,21 +103,25 @@ def _own_arms(curves: Curves) -> list[str]:
     return list(dict.fromkeys(point.arm for point in curves.points if not point.baseline))
 
 
-def _sentence(arm: str, curves: Curves) -> str:
-    """What the most shots change against the fewest, claimed only where the interval is clear of 0."""
-    of = [d for d in curves.differences if d.arm == arm]
-    if not of:
-        return ""
-    d = max(of, key=lambda d: d.more - d.fewer)
+def _lede(arms: Sequence[str], curves: Curves) -> str:
+    """What the most shots change against the fewest, arm by arm; of many arms, how many gain by them."""
+    widest = [max(of, key=lambda d: d.more - d.fewer) for arm in arms if (of := [d for d in curves.differences if d.arm == arm])]
+    if len(widest) <= MOST_SENTENCES:
+        return " ".join(map(_sentence, widest))
+    return gains_and_losses([(d.arm, d.score) for d in widest], "arms", "from the fewest shots to the most")
+
+
+def _sentence(d: Difference) -> str:
+    """Claimed only where the interval is clear of 0."""
     span = f"from {d.fewer:,} to {d.more:,} shots"
     size = f"{abs(100 * d.score.value):.1f} points"
     gain = (
         f"gains {size}" if d.score.low > 0 else f"loses {size}" if d.score.high < 0 else f"shows no clear change ({points(d.score.value)})"
     )
     if d.nll is None:
-        return f"{arm} {gain} {span}."
+        return f"{d.arm} {gain} {span}."
     moved = "falls" if d.nll.high < 0 else "rises" if d.nll.low > 0 else "shows no clear change"
-    return f"{arm} {gain} {span}; the NLL of its reference answers {moved} ({signed(d.nll.value)} nats per token)."
+    return f"{d.arm} {gain} {span}; the NLL of its reference answers {moved} ({signed(d.nll.value)} nats per token)."
 
 
 def _figures(curves: Curves, metric: str, has_nll: bool) -> Section:

@@ -85,7 +85,8 @@ class Reading:
 def kept(items: Sequence[Item]) -> list[Item]:
     """As many as the page can hold, picked by a hash of the problem, so that models keep the same ones; in their order."""
     order = sorted(range(len(items)), key=lambda i: (seed_for("page", items[i].id, items[i].sample), i))
-    chosen, chars = [], 0
+    chosen: list[int] = []
+    chars = 0
     for i in order[:MOST_ITEMS]:
         chars += sum(min(len(attempt.text), MOST_TEXT) for attempt in items[i].attempts)
         if chars > MOST_CHARS and chosen:

@@ -84,7 +84,7 @@ def _section(number: int, section: Section) -> dict[str, Any]:
     """What the template draws of it; charts are drawn by the page itself from the data of the same number."""
     cells = [cells for _, cells in section.rows if cells]
     columns = range(max(map(len, cells), default=0))
-    scales = [glyphs.scale_of([row[i].drawn for row in cells if i < len(row) and row[i].drawn]) for i in columns]
+    scales = [glyphs.scale_of([drawn for row in cells if i < len(row) and (drawn := row[i].drawn)]) for i in columns]
     rows = [(name, [_cell(each, scale) for each, scale in zip(row, scales)]) for name, row in section.rows]
     groups = list(dict.fromkeys(plot.group for plot in section.plots))
     return {

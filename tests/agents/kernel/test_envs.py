@@ -7,6 +7,7 @@ from posttrain.agents.kernel.envs.cartpole import CartPole, swing
 from posttrain.agents.kernel.envs.catch import Catch
 from posttrain.agents.kernel.envs.grids import AGENT, PROGRESS, WAYPOINTS, Grid, goal_grid, key_grid, neighbours, transition_table
 from posttrain.agents.kernel.envs.layouts import connected, four_rooms, mazes, open_room, scattered_walls
+from posttrain.agents.kernel.envs.pointmass import PointMass
 
 UP, RIGHT, DOWN, LEFT = range(4)
 MAKERS = {
@@ -15,6 +16,7 @@ MAKERS = {
     "slippery maze": lambda b: Grid(mazes(3, 7, torch.Generator().manual_seed(0)), 15, b, slip=0.3),
     "catch": lambda b: Catch(b),
     "cartpole": lambda b: CartPole(b, limit=30),
+    "pointmass": lambda b: PointMass(b, limit=25),
 }
 
 

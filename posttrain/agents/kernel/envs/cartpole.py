@@ -7,7 +7,6 @@ import torch
 from torch import Tensor
 
 GRAVITY, CART_MASS, POLE_MASS, HALF_LENGTH, FORCE, TIME_STEP_S = 9.8, 1.0, 0.1, 0.5, 10.0, 0.02
-TOTAL_MASS, POLE_MOMENT = CART_MASS + POLE_MASS, POLE_MASS * HALF_LENGTH
 WIDEST, STEEPEST = 2.4, 12 * math.pi / 180  # an episode ends beyond this position (m) or angle (rad)
 
 
@@ -51,13 +50,14 @@ class CartPole:
         return torch.rand(self.num_envs, 4, generator=self.generator, device=self.device) * 0.1 - 0.05
 
 
-def swing(state_B4: Tensor, action_B: Tensor) -> Tensor:
-    """The state one time step later, by Euler's method; action 0 pushes left, 1 right."""
+def swing(state_B4: Tensor, action_B: Tensor, half_length: Tensor | float = HALF_LENGTH, pole_mass: Tensor | float = POLE_MASS) -> Tensor:
+    """The state one time step later, by Euler's method; action 0 pushes left, 1 right. The pole is a number or one for each state."""
+    total_mass, pole_moment = CART_MASS + pole_mass, pole_mass * half_length
     x_B, speed_B, angle_B, spin_B = state_B4.unbind(1)
     force_B = FORCE * (2.0 * action_B - 1.0)
     sine_B, cosine_B = angle_B.sin(), angle_B.cos()
-    push_B = (force_B + POLE_MOMENT * spin_B**2 * sine_B) / TOTAL_MASS
-    turn_B = (GRAVITY * sine_B - cosine_B * push_B) / (HALF_LENGTH * (4.0 / 3.0 - POLE_MASS * cosine_B**2 / TOTAL_MASS))
-    pull_B = push_B - POLE_MOMENT * turn_B * cosine_B / TOTAL_MASS
+    push_B = (force_B + pole_moment * spin_B**2 * sine_B) / total_mass
+    turn_B = (GRAVITY * sine_B - cosine_B * push_B) / (half_length * (4.0 / 3.0 - pole_mass * cosine_B**2 / total_mass))
+    pull_B = push_B - pole_moment * turn_B * cosine_B / total_mass
     dt = TIME_STEP_S
     return torch.stack([x_B + dt * speed_B, speed_B + dt * pull_B, angle_B + dt * spin_B, spin_B + dt * turn_B], 1)

@@ -64,7 +64,7 @@ class FirstAttempt(ConfigurableTask):
 
     def doc_to_target(self, doc: dict[str, Any], *_: Any) -> str:
         reference = self.problems[doc["id"]].reference
-        return getattr(reference, "text", None) or getattr(reference, "code", "")
+        return str(getattr(reference, "text", None) or getattr(reference, "code", ""))
 
     def process_results(self, doc: dict[str, Any], results: list[str]) -> dict[str, Any]:
         return {"acc": float(self._verdict(doc, results[0]).correct)}

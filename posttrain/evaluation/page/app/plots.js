@@ -31,7 +31,7 @@ const layers = (plot) => {
   return { series, data, bands };
 };
 
-// Lines across and upright with their names, drawn behind the series.
+// Lines across and upright with their names, drawn over the grid and behind the series; a name has a rim of paper, so that no line strikes it.
 const notes = (plot) => (u) => {
   const { ctx, bbox } = u, scale = devicePixelRatio;
   ctx.save();
@@ -41,18 +41,28 @@ const notes = (plot) => (u) => {
   ctx.setLineDash([3 * scale, 4 * scale]);
   ctx.lineWidth = scale;
   const line = (x1, y1, x2, y2) => (ctx.beginPath(), ctx.moveTo(x1, y1), ctx.lineTo(x2, y2), ctx.stroke());
+  const word = (text, x, y) => {
+    ctx.save();
+    ctx.setLineDash([]);
+    ctx.lineWidth = 4 * scale;
+    ctx.lineJoin = "round";
+    ctx.strokeStyle = colour("paper");
+    ctx.strokeText(text, x, y);
+    ctx.restore();
+    ctx.fillText(text, x, y);
+  };
   for (const [x, name] of plot.marks) {
     const at = u.valToPos(x, "x", true);
     if (at > bbox.left + 2 && at < bbox.left + bbox.width) line(at, bbox.top, at, bbox.top + bbox.height);
     if (at > bbox.left + bbox.width) continue;
     ctx.textAlign = "left";
-    ctx.fillText(name, Math.max(at, bbox.left) + 5 * scale, bbox.top + 11 * scale);
+    word(name, Math.max(at, bbox.left) + 5 * scale, bbox.top + 11 * scale);
   }
   if (plot.level) {
     const at = u.valToPos(plot.level[0], "y", true);
     line(bbox.left, at, bbox.left + bbox.width, at);
     ctx.textAlign = "right";
-    ctx.fillText(plot.level[1], bbox.left + bbox.width - 2 * scale, at - 5 * scale);
+    word(plot.level[1], bbox.left + bbox.width - 2 * scale, at - 5 * scale);
   }
   ctx.restore();
 };
@@ -79,7 +89,7 @@ const optionsOf = (plot, width, height, read, group) => {
     cursor: { sync: group ? { key: group } : undefined, y: false, drag: { x: true, y: false }, points: { size: 8, width: 2, fill: (u, i) => colour(u.series[i].shown?.colour ?? "soft", u.series[i].shown ? 1 : 0), stroke: (u, i) => colour("paper", u.series[i].shown ? 1 : 0) } },
     scales: { x: { time: false, range: (u, low, high) => (low === first && high === last ? [low - room, high + room] : [low, high]) }, y: { range: plot.bounds ? () => plot.bounds : undefined } },
     axes: [xAxis, { stroke, font, grid, ticks: { show: false }, size: 46, gap: 6, values: (u, splits) => splits.map((y) => (plot.unit === "percent" ? whole(+(100 * y).toFixed(4)) : whole(y))) }],
-    hooks: { drawClear: [notes(plot)], setCursor: [(u) => read(u.cursor.idx)] },
+    hooks: { drawAxes: [notes(plot)], setCursor: [(u) => read(u.cursor.idx)] },
   };
 };
 
