@@ -10,6 +10,7 @@ from posttrain.agents import domino
 from posttrain.agents.domino import Config, DiversityConfig, Learner, TrialConfig, collect
 from posttrain.agents.environments import PointMassConfig, make_env
 from posttrain.config import ConfigError, build
+from tests.agents.resumed import assert_resumes
 
 TINY = Config(
     policies=3, num_envs=12, rollout=5, env_steps=12 * 60, epochs=2, minibatches=2, hidden=16, log_every=1, checkpoint_every=5,
@@ -121,25 +122,4 @@ def test_other_environments_than_the_point_mass_are_trained_and_have_no_perturbe
 @pytest.mark.parametrize("reward", ["features", "discrimination"])
 def test_a_resumed_run_is_the_same_run(tmp_path, monkeypatch, reward):
     cfg = replace(TINY, diversity=DiversityConfig(reward=reward))
-    domino.main(cfg, tmp_path / "whole", False)
-    real, seen = domino.collect, []
-
-    def dies(*args):
-        seen.append(0)
-        if len(seen) == 9:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(domino, "collect", dies)
-    with pytest.raises(KeyboardInterrupt):
-        domino.main(cfg, tmp_path / "killed", False)
-    monkeypatch.undo()
-    domino.main(cfg, tmp_path / "killed", True)
-
-    def rows(name):
-        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        return [{key: x for key, x in json.loads(line).items() if not key.endswith("_s")} for line in lines]
-
-    assert rows("whole") == rows("killed")
-    assert len(rows("whole")) == 12
-    assert (tmp_path / "whole" / "result.json").read_text() == (tmp_path / "killed" / "result.json").read_text()
+    assert len(assert_resumes(domino, cfg, tmp_path, monkeypatch, ends_in="collect", call=9)) == 12

@@ -10,6 +10,7 @@ from posttrain.agents import go_selfplay
 from posttrain.agents.go_selfplay import Config, Game, Network, Searcher, at_random, loss_of, main, match, outcome_for, self_play, turned
 from posttrain.agents.kernel.envs.go import WHITE, Position, Rules, legal_moves, packed, play, unpacked
 from posttrain.config import ConfigError
+from tests.agents.resumed import assert_resumes
 
 SMALL = {"n": 3, "komi": 0.5, "limit": 20, "channels": 8, "blocks": 1, "games": 16, "simulations": 8, "considered": 4}
 
@@ -119,29 +120,7 @@ def test_self_play_learns_to_beat_random_moves(tmp_path):
 
 def test_a_run_that_was_killed_goes_on_with_the_same_bits(tmp_path, monkeypatch):
     cfg = Config(**SMALL, generations=4, kept=2, updates=4, batch=16, eval_every=2, eval_games=4, final_games=8, search_games=4)
-    main(cfg, tmp_path / "whole", resume=False)
-    real, seen = go_selfplay.learn, []
-
-    def dies(*args):
-        seen.append(0)
-        if len(seen) == 3:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(go_selfplay, "learn", dies)
-    with pytest.raises(KeyboardInterrupt):
-        main(cfg, tmp_path / "killed", resume=False)
-    monkeypatch.undo()
-    main(cfg, tmp_path / "killed", resume=True)
-
-    def rows(name):
-        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        return [{key: x for key, x in json.loads(line).items() if not key.endswith("_s")} for line in lines]
-
-    assert rows("whole") == rows("killed")
-    assert len(rows("whole")) == 4
-    one, other = (torch.load(tmp_path / name / "model.pt", weights_only=True) for name in ("whole", "killed"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert len(assert_resumes(go_selfplay, cfg, tmp_path, monkeypatch, ends_in="learn", call=3)) == 4
 
 
 def test_a_gpu_that_is_not_there_is_said_before_the_folder_is_taken(tmp_path):

@@ -21,6 +21,7 @@ from posttrain.agents.icrl_s5 import (
     loss_of,
 )
 from posttrain.config import ConfigError, build
+from tests.agents.resumed import assert_resumes
 
 CORES = [S5Config(layers=1, states=8), GRUConfig(), LSTMConfig(), TransformerConfig(layers=1, window=9)]
 SHORT = TrialCartPoleConfig(episodes=3, limit=6)
@@ -150,31 +151,10 @@ def test_a_resumed_run_is_the_same_run(core, tmp_path, monkeypatch):
         env=SHORT, elsewhere={"long_pole": TrialCartPoleConfig(episodes=3, limit=6, half_length=(1.0, 1.0))}, core=core, width=8,
         env_steps=9 * 40, num_envs=4, rollout=10, minibatches=2, epochs=2, log_every=1, checkpoint_every=4, eval_trials=8, final_trials=16,
     )  # fmt: skip
-    icrl_s5.main(cfg, tmp_path / "whole", False)
-    real, seen = icrl_s5.collect, []
-
-    def dies(*args):
-        seen.append(0)
-        if len(seen) == 7:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(icrl_s5, "collect", dies)
-    with pytest.raises(KeyboardInterrupt):
-        icrl_s5.main(cfg, tmp_path / "killed", False)
-    monkeypatch.undo()
-    icrl_s5.main(cfg, tmp_path / "killed", True)
-
-    def rows(name):
-        lines = [*(tmp_path / name / "metrics.jsonl").read_text().splitlines(), (tmp_path / name / "result.json").read_text()]
-        return [{key: x for key, x in json.loads(line).items() if not key.endswith("_s")} for line in lines]
-
-    assert rows("whole") == rows("killed")
-    assert len(rows("whole")) == 10
-    assert set(rows("whole")[-1]) == {"env_steps", "score", "episode", "long_pole"}
-    assert list(rows("whole")[-1]["episode"]) == ["1", "2", "3"]
-    one, other = (torch.load(tmp_path / name / "model.pt") for name in ("whole", "killed"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert len(assert_resumes(icrl_s5, cfg, tmp_path, monkeypatch, ends_in="collect", call=7)) == 9
+    result = json.loads((tmp_path / "whole" / "result.json").read_text())
+    assert set(result) == {"env_steps", "score", "episode", "long_pole", "train_cpu_s"}
+    assert list(result["episode"]) == ["1", "2", "3"]
 
 
 def test_a_t_maze_can_be_trained_in(tmp_path):

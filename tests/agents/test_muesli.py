@@ -8,10 +8,11 @@ import torch
 
 from posttrain.agents import muesli
 from posttrain.agents.environments import CatchConfig, GoalGridConfig
-from posttrain.agents.kernel.nets import WorldModel, load_model, lookahead
+from posttrain.agents.kernel.nets import WorldModel, lookahead
 from posttrain.agents.kernel.transforms import Support
 from posttrain.agents.muesli import Config, LossConfig, Sequences, Targets, cmpo_policy, kl, muesli_loss, targets_of
 from posttrain.config import ConfigError, build
+from tests.agents.resumed import assert_resumes
 
 LOSS = LossConfig(unroll=2, gamma=0.9)
 
@@ -132,26 +133,4 @@ def test_a_resumed_run_is_the_same_run(tmp_path, monkeypatch):
         env=GoalGridConfig(n=3, limit=8), env_steps=12 * 64, num_envs=8, rollout=8, batch=8, log_every=1, checkpoint_every=5,
         replay_steps=400, eval_episodes=8, final_episodes=64, width=16, hidden=16,
     )  # fmt: skip
-    muesli.main(cfg, tmp_path / "whole", False)
-    real, seen = muesli.collect, []
-
-    def dies(*args):
-        seen.append(0)
-        if len(seen) == 9:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(muesli, "collect", dies)
-    with pytest.raises(KeyboardInterrupt):
-        muesli.main(cfg, tmp_path / "killed", False)
-    monkeypatch.undo()
-    muesli.main(cfg, tmp_path / "killed", True)
-
-    def rows(name):
-        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        return [{key: x for key, x in json.loads(line).items() if not key.endswith("_s")} for line in lines]
-
-    assert rows("whole") == rows("killed")
-    assert len(rows("whole")) == 11
-    one, other = (load_model(tmp_path / name / "model.pt").state_dict() for name in ("whole", "killed"))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert len(assert_resumes(muesli, cfg, tmp_path, monkeypatch, ends_in="collect", call=9)) == 11

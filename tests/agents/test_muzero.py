@@ -23,6 +23,7 @@ from posttrain.agents.muzero import (
     q_loss,
 )
 from posttrain.config import ConfigError, build
+from tests.agents.resumed import assert_resumes
 
 SUPPORT = Support(low=-2.0, high=2.0, num_atoms=17)
 SMALL = {"unroll": 2, "n_step": 2, "gamma": 0.5}
@@ -235,24 +236,4 @@ def test_a_resumed_run_is_the_same_run(priority, tmp_path, monkeypatch):
         env=KeyGridConfig(n=3, limit=8), env_steps=40 * 8, num_envs=8, batch=8, log_every=1, checkpoint_every=5, replay_steps=200,
         updates=2, eval_episodes=8, final_episodes=64, width=16, hidden=16, priority=priority,
     )  # fmt: skip
-    muzero.main(cfg, tmp_path / "whole", False)
-    real, seen = muzero.act, []
-
-    def dies(*args):
-        seen.append(0)
-        if len(seen) == 29:
-            raise KeyboardInterrupt
-        return real(*args)
-
-    monkeypatch.setattr(muzero, "act", dies)
-    with pytest.raises(KeyboardInterrupt):
-        muzero.main(cfg, tmp_path / "killed", False)
-    monkeypatch.undo()
-    muzero.main(cfg, tmp_path / "killed", True)
-
-    def rows(name):
-        lines = (tmp_path / name / "metrics.jsonl").read_text().splitlines()
-        return [{key: x for key, x in json.loads(line).items() if key not in ("cpu_s", "time")} for line in lines]
-
-    assert rows("whole") == rows("killed")
-    assert (tmp_path / "whole" / "result.json").read_text() == (tmp_path / "killed" / "result.json").read_text()
+    assert_resumes(muzero, cfg, tmp_path, monkeypatch, ends_in="act", call=29)
