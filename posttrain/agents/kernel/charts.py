@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import stdtrit
 
-COLOURS = ("#3b6ea5", "#c8553d", "#6b8f47", "#8a6fa8", "#b8860b", "#5f6b76")
+COLOURS = ("#3b6ea5", "#c8553d", "#6b8f47", "#8a6fa8", "#b8860b", "#5f6b76", "#2a9d8f", "#d08ca0")
 
 
 class Panel(NamedTuple):
@@ -83,7 +83,8 @@ def draw(path: Path, panels: Sequence[Panel]) -> None:
         if panel.log:
             axis.set_yscale("log")
         if len(panel.lines) > 1:
-            axis.legend(fontsize=8, frameon=False)
+            beside = {"loc": "upper left", "bbox_to_anchor": (1.0, 1.0)} if panel.bars else {}  # bars leave no room within
+            axis.legend(fontsize=8, frameon=False, **beside)
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
