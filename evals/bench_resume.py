@@ -2,9 +2,9 @@
 
     python evals/bench_resume.py [--kills 20] [--seed 0]
 
-A kill is SIGKILL to the evaluation at a uniformly drawn share of the time that a whole one takes; its worker processes are left to notice.
-After each kill every whole chunk of the log must still be there, byte for byte, until the evaluation is finished: then the episodes and
-the summary must be those of the undisturbed one.
+A kill is SIGKILL to the evaluation a moment after its log has got a number of samples that is drawn evenly from those still to come; its
+worker processes are left to notice. After each kill every whole chunk of the log must still be there, byte for byte, until the evaluation is
+finished: then the episodes and the summary must be those of the undisturbed one.
 """
 
 import argparse
@@ -31,6 +31,7 @@ chunk: 25
 SAMPLES, PER_CHUNK = 2000, 50
 WORKERS = (1, 2, 3)
 PER_EVALUATION = 5
+MOMENT_S = 0.2
 
 
 def main() -> None:
@@ -55,8 +56,11 @@ def main() -> None:
             for _ in range(min(PER_EVALUATION, args.kills - kills)):
                 workers = rng.choice(WORKERS)
                 kept = whole_chunks(out)
+                until = rng.randint(log_of(out).count(b"\n"), SAMPLES - 1)
                 run = start(folder, model, out, workers)
-                time.sleep(rng.random() * whole_s)
+                while run.poll() is None and log_of(out).count(b"\n") <= until:
+                    time.sleep(0.005)
+                time.sleep(rng.random() * MOMENT_S)
                 ended = run.poll() is not None
                 run.send_signal(signal.SIGKILL)
                 run.wait()
