@@ -2,9 +2,9 @@
 
     python evals/bench_resume.py [--kills 20] [--seed 0]
 
-A kill is SIGKILL to the evaluation a moment after its log has got a number of samples that is drawn evenly from those still to come; its
-worker processes are left to notice. After each kill every whole chunk of the log must still be there, byte for byte, until the evaluation is
-finished: then the episodes and the summary must be those of the undisturbed one.
+A kill is SIGKILL to the evaluation a moment after its log has got a number of samples that is drawn evenly from those still to come;
+its worker processes are left to notice. After each kill every whole chunk of the log must still be there, byte for byte, until the
+evaluation is finished: then the episodes and the summary must be those of the undisturbed one.
 """
 
 import argparse
