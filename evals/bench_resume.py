@@ -56,7 +56,9 @@ def main() -> None:
             for _ in range(min(PER_EVALUATION, args.kills - kills)):
                 workers = rng.choice(WORKERS)
                 kept = whole_chunks(out)
-                until = rng.randint(log_of(out).count(b"\n"), SAMPLES - 1)
+                if (kept_samples := log_of(out).count(b"\n")) == SAMPLES:
+                    break  # the last kill came after the last sample
+                until = rng.randint(kept_samples, SAMPLES - 1)
                 run = start(folder, model, out, workers)
                 while run.poll() is None and log_of(out).count(b"\n") <= until:
                     time.sleep(0.005)
