@@ -199,8 +199,9 @@ def match(rules: Rules, player: Player, other: Player, games: int, opening: Play
     Players that draw nothing would play the same game again and again: the first moves are then those of `opening`.
     """
     now = rules.start(games)
-    for _ in range(OPENING if opening else 0):
-        now, _ = play(rules, now, opening(now))
+    if opening is not None:
+        for _ in range(OPENING):
+            now, _ = play(rules, now, opening(now))
     black_B = torch.arange(games, device=rules.device) < games // 2
     going_B, score_B = torch.ones_like(black_B), torch.zeros(games, device=rules.device)
     while bool(going_B.any()):
