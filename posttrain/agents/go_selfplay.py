@@ -134,6 +134,8 @@ def turned(part: Game, quarters: int, mirrored: bool) -> Game:
 Player = Callable[[Position], Tensor]
 """Moves of positions, [B]."""
 
+OPENING = 4  # moves at random before players that draw nothing
+
 
 class Searcher:
     """A network that looks ahead by the rules."""
@@ -191,9 +193,15 @@ def self_play(searcher: Searcher, cfg: Config, draws: torch.Generator) -> tuple[
     return Game(obs, policy, result_B[which] * turn), len(obs) / cfg.games
 
 
-def match(rules: Rules, player: Player, other: Player, games: int) -> float:
-    """The share of games that `player` wins, a draw counting half; it is Black in the first half of them."""
+def match(rules: Rules, player: Player, other: Player, games: int, opening: Player | None = None) -> float:
+    """The share of games that `player` wins, a draw counting half; it is Black in the first half of them.
+
+    Players that draw nothing would play the same game again and again: the first moves are then those of `opening`.
+    """
     now = rules.start(games)
+    if opening is not None:
+        for _ in range(OPENING):
+            now, _ = play(rules, now, opening(now))
     black_B = torch.arange(games, device=rules.device) < games // 2
     going_B, score_B = torch.ones_like(black_B), torch.zeros(games, device=rules.device)
     while bool(going_B.any()):
@@ -218,7 +226,7 @@ def at_random(rules: Rules, draws: torch.Generator) -> Player:
 
 
 def contests(searcher: Searcher, untrained: Searcher, cfg: Config) -> dict[str, float]:
-    """Shares of games won at the end: the bare policy and search against random moves, and against search without training."""
+    """Shares of games won at the end: bare policy and search against random moves, and, after a random opening, search without training."""
     rules, draws = searcher.rules, torch.Generator(cfg.device).manual_seed(seed_for(cfg.seed, "evaluation", "end"))
 
     def searching(who: Searcher) -> Player:
@@ -229,8 +237,8 @@ def contests(searcher: Searcher, untrained: Searcher, cfg: Config) -> dict[str, 
         "policy_vs_random": match(rules, searcher.first_thought, random, cfg.final_games),
         "search_vs_random": match(rules, searching(searcher), random, cfg.search_games),
         "untrained_search_vs_random": match(rules, searching(untrained), random, cfg.search_games),
-        "search_vs_untrained_search": match(rules, searching(searcher), searching(untrained), cfg.search_games),
-        "policy_vs_untrained_search": match(rules, searcher.first_thought, searching(untrained), cfg.search_games),
+        "search_vs_untrained_search": match(rules, searching(searcher), searching(untrained), cfg.search_games, random),
+        "policy_vs_untrained_search": match(rules, searcher.first_thought, searching(untrained), cfg.search_games, random),
     }
 
 

@@ -106,6 +106,11 @@ def test_a_match_is_fair_to_both_colours():
     assert match(rules, passes, passes, 10) == 0.5  # White wins by komi: each side once
     even = match(rules, at_random(rules, draws), at_random(rules, draws), 2000)
     assert abs(even - 0.5) < 4 * math.sqrt(0.25 / 2000)
+    firsts = lambda position: legal_moves(rules, position).int().argmax(1)  # noqa: E731
+    assert match(rules, firsts, firsts, 64) == 0.5  # one game, played 64 times
+    seen = []
+    match(rules, lambda position: seen.append(packed(position)) or firsts(position), firsts, 64, at_random(rules, draws))
+    assert len(seen[0].unique(dim=0)) > 16  # after a random opening they are many
     middle = lambda position: torch.where(legal_moves(rules, position)[:, 4], 4, 9)  # noqa: E731
     assert match(rules, middle, passes, 10) == 1.0  # as White too: Black passed first
 
