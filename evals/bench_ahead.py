@@ -13,7 +13,7 @@ from pathlib import Path
 from statistics import median
 from typing import TYPE_CHECKING, Any
 
-from bench_train import LR, SIZES, make_model, words_task
+from bench_train import SIZES, make_model, opened
 
 from posttrain.run import RunFolder, commit, write_atomic
 
@@ -28,36 +28,14 @@ STEPS, BLOCKS = 3, 4  # steps timed in a block, after a first one; blocks of eac
 
 
 @contextmanager
-def opened(model: Path, url: str, out: Path) -> "Iterator[Run]":
-    from posttrain.config import build
-    from posttrain.evaluation.model import open_chat
-    from posttrain.rl.loop import Learner, Run
-    from posttrain.rl.policy import load_policy
-    from posttrain.rl.recipe import Config
-    from posttrain.sampling.engine import open_engine
+def ahead_of(model: Path, url: str, out: Path) -> "Iterator[Run]":
+    """A run whose learner samples from the server."""
+    from posttrain.rl.loop import Run
 
-    recipe = {
-        "model": str(model),
-        "task": {"kind": "sums"},
-        "steps": 10_000,
-        "problems_per_step": SIZE.problems,
-        "samples": SIZE.samples,
-        "bonus": 10,
-        "kl": {"coef": [0.01, 0.01]},
-        "sampling": {"max_tokens": SIZE.max_tokens},
-        "importance_cap": 2,
-        "sample_ahead": True,
-        "engine": {"kind": "server", "url": url, "model": "tiny"},
-        "optim": {"lr": LR},
-        "micro_tokens": SIZE.tokens,
-    }
-    cfg, task = build(Config, [("bench", recipe)]), words_task(SIZE)
-    chat, pad_id = open_chat(cfg.model)
-    policy = load_policy(cfg.model, None, cfg.policy, cfg.optim, 1.0)
-    engine = open_engine(cfg.engine, cfg.model, eos_ids=chat.eos_ids, pad_id=pad_id, dtype="float32", model=policy.model)
-    learner = Learner(policy=policy, engine=engine, task=task, chat=chat, cfg=cfg)
-    yield Run(learner=learner, folder=RunFolder(out, cfg), problems=task.load("train"), held_out=[])
-    engine.close()
+    server = {"kind": "server", "url": url, "model": "tiny"}
+    learner, task = opened(model, SIZE, None, steps=10_000, importance_cap=2, sample_ahead=True, engine=server)
+    yield Run(learner=learner, folder=RunFolder(out, learner.cfg), problems=task.load("train"), held_out=[])
+    learner.engine.close()
 
 
 def block(step: Any, run: "Run", first: int) -> dict[str, float]:
@@ -84,7 +62,7 @@ def main() -> None:
     os.environ |= {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": "nobind"}  # GiB; else it reserves nearly all memory
     with tempfile.TemporaryDirectory() as folder:
         model = make_model(Path(folder) / "model", SIZE)
-        with trainable(model, Path(folder) / "log") as (url, _), opened(model, url, Path(folder) / "run") as run:
+        with trainable(model, Path(folder) / "log") as (url, _), ahead_of(model, url, Path(folder) / "run") as run:
             waits, ahead = [], []
             for number in range(BLOCKS):
                 first = 1 + 2 * number * (STEPS + 1)

@@ -118,8 +118,8 @@ def words_task(size: Size) -> Task:
     )
 
 
-def opened(folder: Path, size: Size, sums: dict[str, Any] | None) -> "tuple[Learner, Task]":
-    """Our learner: Stage II of SCoRe."""
+def opened(folder: Path, size: Size, sums: dict[str, Any] | None, **changes: Any) -> "tuple[Learner, Task]":
+    """Our learner: Stage II of SCoRe, and what is changed of its recipe."""
     from posttrain.config import build
     from posttrain.evaluation.model import open_chat
     from posttrain.rl.loop import Learner
@@ -140,7 +140,7 @@ def opened(folder: Path, size: Size, sums: dict[str, Any] | None) -> "tuple[Lear
         "optim": {"lr": LR},
         "micro_tokens": size.tokens,
     }
-    cfg = build(Config, [("bench", recipe)])
+    cfg = build(Config, [("bench", recipe | changes)])
     task = make_task(cfg.task) if sums else words_task(size)
     chat, pad_id = open_chat(cfg.model)
     policy = load_policy(cfg.model, None, cfg.policy, cfg.optim, 1.0)

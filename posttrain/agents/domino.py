@@ -28,7 +28,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from posttrain.agents.environments import EnvConfig, PointMassConfig, make_env
+from posttrain.agents.environments import EnvConfig, PointMassConfig, check_device, make_env
 from posttrain.agents.kernel import checkpoint
 from posttrain.agents.kernel.diversity import (
     discrimination_reward,
@@ -356,8 +356,7 @@ def scene_of(title: str, env: PointMass, obs: Tensor, policies: Iterable[int], t
 @one_thread()
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Train, try the set, write `result.json`, its weights and, for a point mass, `paths.png`; returns the exit code."""
-    if torch.device(cfg.device).type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: found {cfg.device}, but there is no GPU that torch can use here; cpu always works")
+    check_device(cfg.device)
     env = make_env(cfg.env, cfg.num_envs, cfg.device, layout_seed=cfg.seed)
     if len(env.obs_shape) != 1:
         raise ConfigError(f"env: {cfg.env.kind}: shows {env.obs_shape}, expected vectors: the networks here are MLPs")

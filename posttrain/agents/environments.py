@@ -1,4 +1,4 @@
-"""Which environment a recipe names: the keys of each kind, and the environment itself by `make_env`."""
+"""Which environment and device a recipe names: the keys of each kind, and the environment itself by `make_env`."""
 
 from typing import Literal, TypeAlias
 
@@ -184,6 +184,12 @@ EnvConfig: TypeAlias = (
     | TrialCartPoleConfig
     | GymnasiumConfig
 )
+
+
+def check_device(device: str) -> None:
+    """Raises `ConfigError` where a recipe names a GPU and there is none."""
+    if torch.device(device).type == "cuda" and not torch.cuda.is_available():
+        raise ConfigError(f"device: found {device}, but there is no GPU that torch can use here; cpu always works")
 
 
 def make_env(

@@ -23,12 +23,13 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
+from posttrain.agents.environments import check_device
 from posttrain.agents.kernel import checkpoint
-from posttrain.agents.kernel.envs.go import BLACK, Position, Rules, area, legal_moves, observe, packed, play, unpacked
+from posttrain.agents.kernel.envs.go import BLACK, Position, Rules, area, legal_moves, observe, packed, play, put, some, unpacked
 from posttrain.agents.kernel.mcts import Budget, Outcome, Root, gumbel_search
 from posttrain.agents.kernel.nets import Residual
 from posttrain.agents.kernel.threads import one_thread
-from posttrain.config import ConfigError, config
+from posttrain.config import config
 from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_atomic
 
 
@@ -181,13 +182,12 @@ def self_play(searcher: Searcher, cfg: Config, draws: torch.Generator) -> tuple[
     result_B = torch.zeros(cfg.games, device=rules.device)
     which_B = torch.arange(cfg.games, device=rules.device)
     while bool(going_B.any()):
-        here = Position(*(x[going_B] for x in now))  # games that are over cost nothing
+        here = some(now, going_B)  # games that are over cost nothing
         action, policy = searcher.look(here, 1.0, draws)
         kept.append((observe(rules, here).bool(), policy, here.turn_B, which_B[going_B]))
         after, ended = play(rules, here, action)
-        for x, new in zip(now, after, strict=True):
-            x[going_B] = new
-        result_B[which_B[going_B][ended]] = area(rules, Position(*(x[ended] for x in after))).sign()
+        put(now, going_B, after)
+        result_B[which_B[going_B][ended]] = area(rules, some(after, ended)).sign()
         going_B = going_B.masked_scatter(going_B, ~ended)
     obs, policy, turn, which = (torch.cat(column) for column in zip(*kept, strict=True))
     return Game(obs, policy, result_B[which] * turn), len(obs) / cfg.games
@@ -209,12 +209,11 @@ def match(rules: Rules, player: Player, other: Player, games: int, opening: Play
         for movers_B, chosen in ((mine_B, player), (going_B & ~mine_B, other)):
             if not bool(movers_B.any()):
                 continue
-            here = Position(*(x[movers_B] for x in now))
+            here = some(now, movers_B)
             after, ended = play(rules, here, chosen(here))
-            for x, new in zip(now, after, strict=True):
-                x[movers_B] = new
+            put(now, movers_B, after)
             over = movers_B.nonzero()[:, 0][ended]
-            sign = area(rules, Position(*(x[ended] for x in after))).sign()
+            sign = area(rules, some(after, ended)).sign()
             score_B[over] = torch.where(black_B[over], sign, -sign) / 2 + 0.5
             going_B[over] = False
     return score_B.mean().item()
@@ -260,8 +259,7 @@ def learn(network: Network, optimiser: torch.optim.Optimizer, games: list[Game],
 @one_thread()
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Play and learn, evaluate, write `result.json` and the weights; returns the exit code."""
-    if torch.device(cfg.device).type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: found {cfg.device}, but there is no GPU that torch can use here; cpu always works")
+    check_device(cfg.device)
     rules = Rules(cfg.n, cfg.komi, cfg.limit, cfg.superko, cfg.device)
     run, saved = RunFolder(out, cfg, resume=resume, free=("eval_games",)), out / "checkpoint.pt"
     draws = checkpoint.seeded(seed_for(cfg.seed), cfg.device)

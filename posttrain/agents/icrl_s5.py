@@ -27,7 +27,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, Pos
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, one_hot
 
-from posttrain.agents.environments import EnvConfig, MemoryChainConfig, make_env
+from posttrain.agents.environments import EnvConfig, MemoryChainConfig, check_device, make_env
 from posttrain.agents.kernel import checkpoint
 from posttrain.agents.kernel.cores import GRU, LSTM, Core, State, Step, Transformer
 from posttrain.agents.kernel.envs.trials import TrialEnv
@@ -336,8 +336,7 @@ def environments(cfg: Config) -> VectorEnv:
 @one_thread()
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Train, evaluate, write `result.json` and the weights; returns the exit code."""
-    if torch.device(cfg.device).type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: found {cfg.device}, but there is no GPU that torch can use here; cpu always works")
+    check_device(cfg.device)
     env = environments(cfg)
     run, saved = RunFolder(out, cfg, resume=resume, free=("checkpoint_every",)), out / "checkpoint.pt"
     draws = checkpoint.seeded(seed_for(cfg.seed), cfg.device)

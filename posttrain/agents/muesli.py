@@ -27,7 +27,7 @@ import torch
 from pydantic import Field, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
-from posttrain.agents.environments import EnvConfig, GoalGridConfig, MazeConfig, WallsConfig, make_env
+from posttrain.agents.environments import EnvConfig, GoalGridConfig, MazeConfig, WallsConfig, check_device, make_env
 from posttrain.agents.kernel import checkpoint
 from posttrain.agents.kernel.envs.vector import VectorEnv
 from posttrain.agents.kernel.nets import WorldModel, lookahead, save_model, track, unroll
@@ -36,7 +36,7 @@ from posttrain.agents.kernel.returns import retrace
 from posttrain.agents.kernel.rollout import returns_of
 from posttrain.agents.kernel.threads import one_thread
 from posttrain.agents.kernel.transforms import Support
-from posttrain.config import ConfigError, config
+from posttrain.config import config
 from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_atomic
 
 
@@ -107,8 +107,7 @@ class Config:
 
     def __post_init__(self) -> None:
         low, high, num_atoms = self.support
-        if low >= high or num_atoms < 2:
-            raise ValueError(f"support: found {self.support}, expected a lower and a higher atom, and at least two of them")
+        Support(low=low, high=high, num_atoms=num_atoms)  # raises where it is none
         if self.rollout <= self.loss.unroll:
             raise ValueError(f"rollout: found {self.rollout} steps, expected more than the {self.loss.unroll} of loss.unroll")
         if self.replay_steps <= self.num_envs * self.rollout:
@@ -294,8 +293,7 @@ def evaluate(average: WorldModel, cfg: Config, episodes: int, when: int | str, h
 @one_thread()
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Train, evaluate, write `result.json` and the weights of theta'; returns the exit code."""
-    if torch.device(cfg.device).type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: found {cfg.device}, but there is no GPU that torch can use here; cpu always works")
+    check_device(cfg.device)
     env = make_env(cfg.env, cfg.num_envs, cfg.device, layout_seed=cfg.seed)
     run, saved = RunFolder(out, cfg, resume=resume, free=("checkpoint_every",)), out / "checkpoint.pt"
     draws = checkpoint.seeded(seed_for(cfg.seed, cfg.member), cfg.device)

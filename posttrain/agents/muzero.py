@@ -29,7 +29,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 
-from posttrain.agents.environments import EnvConfig, KeyGridConfig, MazeConfig, WallsConfig, make_env
+from posttrain.agents.environments import EnvConfig, KeyGridConfig, MazeConfig, WallsConfig, check_device, make_env
 from posttrain.agents.kernel import checkpoint
 from posttrain.agents.kernel.envs.grids import Grid
 from posttrain.agents.kernel.envs.vector import VectorEnv
@@ -138,8 +138,7 @@ class Config:
 
     def __post_init__(self) -> None:
         low, high, num_atoms = self.support
-        if low >= high or num_atoms < 2:
-            raise ValueError(f"support: found {self.support}, expected a lower and a higher atom, and at least two of them")
+        Support(low=low, high=high, num_atoms=num_atoms)  # raises where it is none
         if self.learn.kind == "prior":
             raise ValueError("learn.kind: found prior, which teaches the policy itself; expected puct, gumbel, breadth_first or q")
         searches = [("act", self.act), *((f"test.{name}", search) for name, search in self.test.items())]
@@ -347,8 +346,7 @@ def ask(network: Network, cfg: Config, held_out: bool = False) -> dict[str, floa
 @one_thread()
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Train, test, write `result.json` and the weights; returns the exit code."""
-    if torch.device(cfg.device).type == "cuda" and not torch.cuda.is_available():
-        raise ConfigError(f"device: found {cfg.device}, but there is no GPU that torch can use here; cpu always works")
+    check_device(cfg.device)
     env = make_env(cfg.env, cfg.num_envs, cfg.device, layout_seed=cfg.seed)
     for name, how in cfg.test.items():
         if how.simulator and not isinstance(env, Grid):

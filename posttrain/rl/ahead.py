@@ -12,7 +12,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from posttrain.evaluation import metrics
 from posttrain.rl import score
 from posttrain.rl.checkpoint import CheckpointError
 from posttrain.rl.loop import Figures, History, Run
@@ -60,9 +59,8 @@ class Ahead:
         if step < learner.cfg.steps:
             self._begin(draw_problems(self._run.problems, learner.cfg.problems_per_step, step + 1, learner.cfg.seed), step + 1)
         figures = score.improve(learner, known, score.credit, history)
-        told = metrics.training_row([e for e in known if not e.turns[0].given] or known, "train/")
         kept = {key: value for key, value in figures.items() if not key.startswith("train/cached")}
-        return known, {**told, **kept, **clock.laps}
+        return known, {**score.accuracies(known), **kept, **clock.laps}
 
     def look(self, held_out: Sequence[Problem]) -> Figures:
         """`score.validate`, once the engine is free: its weights must not change while it samples."""

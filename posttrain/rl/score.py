@@ -61,8 +61,12 @@ def score_step(learner: Learner, problems: Sequence[Problem], step: int, history
     episodes = sample(learner, problems, samples=cfg.samples, seed=cfg.seed, step=step)
     clock.lap("rollout_s")
     figures = improve(learner, episodes, credit, history)
-    told = metrics.training_row([e for e in episodes if not e.turns[0].given] or episodes, "train/")
-    return episodes, {**told, **figures, **clock.laps}
+    return episodes, {**accuracies(episodes), **figures, **clock.laps}
+
+
+def accuracies(episodes: Sequence[Episode]) -> Figures:
+    """What is told of a step's attempts: of the policy's own first ones and what followed, if there are any."""
+    return metrics.training_row([e for e in episodes if not e.turns[0].given] or episodes, "train/")
 
 
 def improve(learner: Learner, episodes: Sequence[Episode], credit: Credit, history: History = ()) -> Figures:

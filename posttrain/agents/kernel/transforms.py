@@ -35,6 +35,11 @@ class Support:
     high: float
     num_atoms: int
 
+    def __post_init__(self) -> None:
+        if self.low >= self.high or self.num_atoms < 2:
+            found = (self.low, self.high, self.num_atoms)
+            raise ValueError(f"support: found {found}, expected a lower and a higher atom, and at least two of them")
+
     def atoms(self, like: Tensor) -> Tensor:
         return torch.linspace(self.low, self.high, self.num_atoms, device=like.device, dtype=like.dtype)
 

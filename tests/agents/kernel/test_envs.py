@@ -7,7 +7,9 @@ from posttrain.agents.kernel.envs.cartpole import CartPole, swing
 from posttrain.agents.kernel.envs.catch import Catch
 from posttrain.agents.kernel.envs.grids import AGENT, PROGRESS, WAYPOINTS, Grid, goal_grid, key_grid, neighbours, transition_table
 from posttrain.agents.kernel.envs.layouts import connected, four_rooms, mazes, open_room, scattered_walls
+from posttrain.agents.kernel.envs.memory import MemoryChain, RepeatPrevious, TMaze
 from posttrain.agents.kernel.envs.pointmass import PointMass
+from posttrain.agents.kernel.envs.trials import TrialCartPole
 
 UP, RIGHT, DOWN, LEFT = range(4)
 MAKERS = {
@@ -17,6 +19,11 @@ MAKERS = {
     "catch": lambda b: Catch(b),
     "cartpole": lambda b: CartPole(b, limit=30),
     "pointmass": lambda b: PointMass(b, limit=25),
+    "chain": lambda b: MemoryChain(b, 9),
+    "repeat": lambda b: RepeatPrevious(b, 3, 11),
+    "t-maze": lambda b: TMaze(b, 5),
+    "trials": lambda b: TrialCartPole(b, 3, 12, "orthogonal", 0.05, (0.3, 0.9), (0.1, 0.1)),
+    "trials, gaussian": lambda b: TrialCartPole(b, 3, 12, "gaussian", 0.05, (0.5, 0.5), (0.1, 0.1)),
 }
 
 

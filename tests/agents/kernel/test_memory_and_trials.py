@@ -15,34 +15,6 @@ def trial_cartpole(num_envs, episodes=3, limit=12, maps="orthogonal", start=0.05
     return TrialCartPole(num_envs, episodes, limit, maps, start, half_length, pole_mass)
 
 
-MAKERS = {
-    "chain": lambda b: MemoryChain(b, 9),
-    "repeat": lambda b: RepeatPrevious(b, 3, 11),
-    "t-maze": lambda b: TMaze(b, 5),
-    "trials": lambda b: trial_cartpole(b, half_length=(0.3, 0.9)),
-    "trials, gaussian": lambda b: trial_cartpole(b, maps="gaussian"),
-}
-
-
-@pytest.mark.parametrize("make", MAKERS.values(), ids=MAKERS)
-def test_an_environment_keeps_the_protocol_and_goes_on_exactly_after_a_restore(make):
-    env, other, g = make(6), make(6), torch.Generator().manual_seed(3)
-    assert env.reset(torch.Generator().manual_seed(1)).shape == (6, *env.obs_shape)
-    other.reset(torch.Generator().manual_seed(2))
-    seen_end = False
-    for t in range(80):
-        if t == 40:
-            other.load_state_dict(env.state_dict())
-        action = torch.randint(env.num_actions, (6,), generator=g)
-        got = env.step(action)
-        assert [x.dtype for x in got] == [torch.float32, torch.float32, torch.bool, torch.bool]
-        assert not bool((got[2] & got[3]).any())
-        seen_end |= bool((got[2] | got[3]).any())
-        if t >= 40:
-            assert all(torch.equal(x, y) for x, y in zip(got, other.step(action), strict=True))
-    assert seen_end
-
-
 def test_a_chain_shows_its_cue_once_and_asks_at_the_end():
     env = MemoryChain(1, 3)
     env.reset(torch.Generator().manual_seed(0))

@@ -81,6 +81,17 @@ class Rules:
         )
 
 
+def some(position: Position, which: Tensor) -> Position:
+    """Some of the boards, by a mask or by numbers."""
+    return Position(*(x[which] for x in position))
+
+
+def put(position: Position, which: Tensor, boards: Position) -> None:
+    """Write boards into a position, in place."""
+    for x, new in zip(position, boards, strict=True):
+        x[which] = new
+
+
 def packed(position: Position) -> Tensor:
     """A position as one row of integers, [B, F], for a search to keep."""
     return torch.cat([x.long().flatten(1) if x.dim() > 1 else x.long()[:, None] for x in position], 1)
@@ -191,10 +202,8 @@ class Go:
         reward_B = torch.zeros(self.num_envs, device=self.device)
         if bool(ended_B.any()):
             ended_N = ended_B.nonzero()[:, 0]
-            over = Position(*(x[ended_N] for x in self.position))
-            reward_B[ended_N] = area(self.rules, over).sign() * player_B[ended_N]
-            for x, fresh in zip(self.position, self._fresh, strict=True):
-                x[ended_N] = fresh
+            reward_B[ended_N] = area(self.rules, some(self.position, ended_N)).sign() * player_B[ended_N]
+            put(self.position, ended_N, self._fresh)
         return self._observed(), reward_B, ended_B, torch.zeros_like(ended_B)
 
     def state_dict(self) -> dict[str, Any]:
