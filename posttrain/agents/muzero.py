@@ -56,6 +56,8 @@ class SearchConfig:
     """Most model steps ahead."""
     uct_depth: NonNegativeInt | None = None
     """From this depth on actions are drawn from the policy: Monte-Carlo rollouts. For puct and gumbel."""
+    least_spread: PositiveFloat = 0.3
+    """Values are normalised by their spread, or by this where they spread less; 0.01 in EfficientZero, no floor in MuZero."""
 
 
 @config
@@ -246,7 +248,7 @@ class Planner:
         model = imagined(self.network, self.cfg.gamma)
         if env is not None:
             model, root = simulated(self.network, env, self.cfg.gamma), root._replace(state=env.state_BF)
-        budget = Budget(simulations=how.simulations, depth=how.depth, uct_depth=how.uct_depth)
+        budget = Budget(simulations=how.simulations, depth=how.depth, uct_depth=how.uct_depth, least_spread=how.least_spread)
         if how.kind == "breadth_first":
             return breadth_first(model, root, budget)
         if how.kind == "gumbel":

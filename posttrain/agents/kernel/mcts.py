@@ -23,7 +23,6 @@ import torch
 from torch import Tensor
 
 C1, C2 = 1.25, 19652  # of pUCT, MuZero's
-EPSILON = 1e-8  # the least spread of values that normalisation divides by
 VALUE, RAW, REWARD, DISCOUNT = 0, 1, 2, 3  # columns of `Trees.nodes`
 
 
@@ -65,6 +64,9 @@ class Budget:
     """Most actions from the root to a leaf; a leaf at that depth is evaluated again when it is visited again."""
     uct_depth: int | None = None
     """From this depth on actions are drawn from the prior: Monte-Carlo rollouts. 0 draws them everywhere."""
+    least_spread: float = 1e-8
+    """Values are normalised by their spread, or by this where they spread less. MuZero has no such floor; without one the noise of values
+    that are all but equal weighs as much as a goal in sight (EfficientZero's remedy, arXiv 2111.00210)."""
     compiled: bool = False
     """Compile a simulation with torch.compile: minutes the first time, worth it for many searches of one shape."""
 
@@ -72,6 +74,8 @@ class Budget:
         for name, least in (("simulations", 1), ("depth", 1), ("uct_depth", 0)):
             if (found := getattr(self, name)) is not None and found < least:
                 raise ValueError(f"{name}: found {found}, expected at least {least}")
+        if self.least_spread <= 0:
+            raise ValueError(f"least_spread: found {self.least_spread}, expected more than 0")
 
 
 class Found(NamedTuple):
@@ -90,11 +94,12 @@ class Found(NamedTuple):
 
 
 class Trees:
-    """The flat tables of B trees with room for `simulations` nodes below each root; the last row is nowhere."""
+    """The flat tables of B trees with room for a node of each simulation below each root; the last row is nowhere."""
 
-    def __init__(self, root: Root, prior_BA: Tensor, simulations: int) -> None:
+    def __init__(self, root: Root, prior_BA: Tensor, budget: Budget) -> None:
+        self.least_spread = budget.least_spread
         (self.batch, self.num_actions), device = prior_BA.shape, prior_BA.device
-        rows = (simulations + 1) * self.batch + 1
+        rows = (budget.simulations + 1) * self.batch + 1
         self.nowhere = rows - 1
         self.roots_B = torch.arange(self.batch, device=device)
         self.fresh_B = self.roots_B.clone()
@@ -120,11 +125,11 @@ class Trees:
         self.states.index_copy_(0, self.fresh_B, outcome.state)
 
 
-Rule: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Tensor]
-"""Priors, visits, q of N nodes, [N, A] each, their values and the model's, [N] -> the score of each action, [N, A]."""
+Rule: TypeAlias = Callable[[Tensor, Tensor, Tensor, Tensor, Tensor, float], Tensor]
+"""Priors, visits, q of N nodes, [N, A] each, their values and the model's, [N], the least spread -> the score of each action, [N, A]."""
 
 
-def puct_score(prior_NA: Tensor, visits_NA: Tensor, q_NA: Tensor, value_N: Tensor, _: Tensor) -> Tensor:
+def puct_score(prior_NA: Tensor, visits_NA: Tensor, q_NA: Tensor, value_N: Tensor, _: Tensor, least_spread: float) -> Tensor:
     """Normalised q + prior sqrt(n) / (1 + visits) (c1 + log((n + c2 + 1) / c2)), n the visits of the node, its first one counted.
 
     Normalised by least and greatest among the node's value and its visited actions' q, as mctx does: MuZero's own code takes those of the
@@ -133,14 +138,20 @@ def puct_score(prior_NA: Tensor, visits_NA: Tensor, q_NA: Tensor, value_N: Tenso
     seen_NA = visits_NA > 0
     known_NA = torch.where(seen_NA, q_NA, value_N[:, None])
     low_N = torch.minimum(known_NA.amin(-1), value_N)
-    spread_N = (torch.maximum(known_NA.amax(-1), value_N) - low_N).clamp(min=EPSILON)
+    spread_N = (torch.maximum(known_NA.amax(-1), value_N) - low_N).clamp(min=least_spread)
     n_N = visits_NA.sum(-1) + 1
     explore_N = n_N.sqrt() * (C1 + ((n_N + (C2 + 1)) / C2).log())
     return seen_NA * (q_NA - low_N[:, None]) / spread_N[:, None] + explore_N[:, None] * prior_NA / (visits_NA + 1)
 
 
 def completed_q(
-    logp_NA: Tensor, visits_NA: Tensor, q_NA: Tensor, raw_N: Tensor, value_scale: float = 0.1, visit_offset: float = 50.0
+    logp_NA: Tensor,
+    visits_NA: Tensor,
+    q_NA: Tensor,
+    raw_N: Tensor,
+    least_spread: float,
+    value_scale: float = 0.1,
+    visit_offset: float = 50.0,
 ) -> Tensor:
     """(offset + most visits) scale q', q' the values normalised to [0, 1], with a guess for actions not visited (Gumbel MuZero, app. D).
 
@@ -153,13 +164,13 @@ def completed_q(
     guess_N = (raw_N + n_N * mean_N) / (n_N + 1)
     filled_NA = torch.where(seen_NA, q_NA, guess_N[:, None])
     low_N1 = filled_NA.amin(-1, keepdim=True)
-    spread_N1 = (filled_NA.amax(-1, keepdim=True) - low_N1).clamp(min=EPSILON)
+    spread_N1 = (filled_NA.amax(-1, keepdim=True) - low_N1).clamp(min=least_spread)
     return (visit_offset + visits_NA.amax(-1, keepdim=True)) * value_scale * (filled_NA - low_N1) / spread_N1
 
 
-def gumbel_score(logp_NA: Tensor, visits_NA: Tensor, q_NA: Tensor, _: Tensor, raw_N: Tensor) -> Tensor:
+def gumbel_score(logp_NA: Tensor, visits_NA: Tensor, q_NA: Tensor, _: Tensor, raw_N: Tensor, least_spread: float) -> Tensor:
     """pi' - visits / (1 + n): the visits come to follow pi' = softmax(logits + completed q) (Gumbel MuZero, sec. 5)."""
-    improved_NA = logp_NA + completed_q(logp_NA, visits_NA, q_NA, raw_N)
+    improved_NA = logp_NA + completed_q(logp_NA, visits_NA, q_NA, raw_N, least_spread)
     weight_NA = (improved_NA - improved_NA.amax(-1, keepdim=True)).exp()  # the softmax by hand: torch's is slow over few actions
     return weight_NA / weight_NA.sum(-1, keepdim=True) - visits_NA / (1 + visits_NA.sum(-1, keepdim=True))
 
@@ -170,6 +181,7 @@ class Halving(NamedTuple):
     gumbel_BA: Tensor
     plan_BS: Tensor
     """How many visits the action of each simulation has had before."""
+    least_spread: float
 
     def score(self, logp_BA: Tensor, visits_BA: Tensor, q_BA: Tensor, raw_B: Tensor, turn_B: Tensor) -> Tensor:
         """Gumbel + logits + completed q of the actions that have had as many visits as the plan says, -inf of the others."""
@@ -177,7 +189,7 @@ class Halving(NamedTuple):
 
     def among(self, wanted_B1: Tensor, logp_BA: Tensor, visits_BA: Tensor, q_BA: Tensor, raw_B: Tensor) -> Tensor:
         logits_BA = logp_BA - logp_BA.amax(-1, keepdim=True)
-        score_BA = (self.gumbel_BA + logits_BA + completed_q(logp_BA, visits_BA, q_BA, raw_B)).clamp(min=-1e9)
+        score_BA = (self.gumbel_BA + logits_BA + completed_q(logp_BA, visits_BA, q_BA, raw_B, self.least_spread)).clamp(min=-1e9)
         out_BA = (visits_BA != wanted_B1) | (logp_BA == -math.inf)
         return score_BA.masked_fill(out_BA, -math.inf)
 
@@ -198,7 +210,7 @@ def puct_search(
         drawn_BA = torch._standard_gamma(torch.full_like(prior_BA, alpha), generator=generator) * possible_BA
         drawn_BA = drawn_BA / drawn_BA.sum(-1, keepdim=True).clamp(min=torch.finfo(prior_BA.dtype).tiny)
         prior_BA = (1 - noise) * prior_BA + noise * drawn_BA
-    trees = Trees(root, prior_BA, budget.simulations)
+    trees = Trees(root, prior_BA, budget)
     _grow(trees, model, budget, puct_score, None, generator)
     visits_BA, q_BA, value_B = _root_statistics(trees)
     policy_BA = visits_BA / budget.simulations
@@ -219,12 +231,12 @@ def gumbel_search(
     exponential_BA = torch.empty_like(logp_BA).exponential_(generator=generator)
     plans = torch.tensor(_plans(considered, budget.simulations), device=logp_BA.device)
     num_B = (logp_BA > -math.inf).sum(-1).clamp(max=considered)
-    halving = Halving(-scale * exponential_BA.log(), plans[num_B])
-    trees = Trees(root, logp_BA, budget.simulations)
+    halving = Halving(-scale * exponential_BA.log(), plans[num_B], budget.least_spread)
+    trees = Trees(root, logp_BA, budget)
     _grow(trees, model, budget, gumbel_score, halving, generator)
     visits_BA, q_BA, value_B = _root_statistics(trees)
     last_BA = halving.among(visits_BA.amax(-1, keepdim=True), logp_BA, visits_BA, q_BA, root.value)
-    policy_BA = (logp_BA + completed_q(logp_BA, visits_BA, q_BA, root.value)).softmax(-1)
+    policy_BA = (logp_BA + completed_q(logp_BA, visits_BA, q_BA, root.value, budget.least_spread)).softmax(-1)
     return Found(visits_BA, q_BA, value_B, policy_BA, last_BA.argmax(-1))
 
 
@@ -234,7 +246,7 @@ def breadth_first(model: Model, root: Root, budget: Budget, legal_BA: Tensor | N
     A node is worth its best action once all its legal ones are known, and the model's value before.
     """
     logp_BA = _legal_logits(root, legal_BA).log_softmax(-1)
-    trees = Trees(root, logp_BA, budget.simulations)
+    trees = Trees(root, logp_BA, budget)
     num_rows, depth_limit = trees.nowhere + 1, budget.depth or budget.simulations
     depth = torch.zeros(num_rows, dtype=torch.long, device=logp_BA.device)
     node_B, rank_B = trees.roots_B, torch.zeros_like(trees.roots_B)
@@ -271,7 +283,7 @@ def breadth_first(model: Model, root: Root, budget: Budget, legal_BA: Tensor | N
         trees.nodes[VALUE, node_B] = torch.where(complete_B, best_B, trees.nodes[RAW, node_B])
     visits_BA, q_BA, value_B = _root_statistics(trees)
     logp_BA = trees.edges[: trees.batch, 0]
-    policy_BA = (logp_BA + completed_q(logp_BA, visits_BA, q_BA, root.value)).softmax(-1)
+    policy_BA = (logp_BA + completed_q(logp_BA, visits_BA, q_BA, root.value, budget.least_spread)).softmax(-1)
     return Found(visits_BA, q_BA, value_B, policy_BA, q_BA.masked_fill(visits_BA == 0, -math.inf).argmax(-1))
 
 
@@ -364,7 +376,7 @@ def _choose(
     """Note the next action of every node on the paths, the root's at place 0, whose statistics are given."""
     flat_N = path_PB.flatten()
     prior_NA, visits_NA, q_NA = edges_N3A.unbind(1)
-    action_N = rule(prior_NA, visits_NA, q_NA, value_N, raw_N).argmax(-1)
+    action_N = rule(prior_NA, visits_NA, q_NA, value_N, raw_N, trees.least_spread).argmax(-1)
     if halving is not None:
         b = trees.batch
         turn_B = visits_NA[:b].sum(-1).long().clamp(max=halving.plan_BS.shape[1] - 1)

@@ -75,7 +75,8 @@ class Node:
 class Slow:
     """One tree, one visit at a time, by recursion."""
 
-    def __init__(self, table, state, logits, levels, uct_depth, draws):
+    def __init__(self, table, state, logits, levels, uct_depth, draws, least_spread):
+        self.least_spread = least_spread
         self.table, self.levels, self.uct_depth, self.draws = table, levels, uct_depth, draws
         self.root = Node(state, logits, table.value_S[state].item())
         self.gumbel, self.plan = None, None
@@ -100,7 +101,7 @@ class Slow:
         scores = []
         for a, prob in enumerate(node.probs()):
             explore = prob * math.sqrt(node.n) / (1 + node.visits[a]) * (1.25 + math.log((node.n + 19652 + 1) / 19652))
-            scores.append(explore + (node.visits[a] > 0) * (known[a] - low) / max(high - low, 1e-8))
+            scores.append(explore + (node.visits[a] > 0) * (known[a] - low) / max(high - low, self.least_spread))
         return max(range(len(scores)), key=scores.__getitem__)
 
     def completed(self, node):
@@ -110,7 +111,7 @@ class Slow:
         guess = (node.raw + sum(node.visits) * mean) / (1 + sum(node.visits))
         filled = [node.q(a) if node.visits[a] else guess for a in range(len(probs))]
         low, high = min(filled), max(filled)
-        return [(50 + max(node.visits)) * 0.1 * (x - low) / max(high - low, 1e-8) for x in filled]
+        return [(50 + max(node.visits)) * 0.1 * (x - low) / max(high - low, self.least_spread) for x in filled]
 
     def improved(self, node):
         return Node(0, [x + y for x, y in zip(node.logits, self.completed(node), strict=True)], 0.0).probs()
@@ -171,7 +172,15 @@ def slowly(table, root, budget, kind, gumbel=None, considered=16, seed=0, legal=
         logits = root.prior_logits[b].tolist()
         if legal is not None:
             logits = [x if ok else -math.inf for x, ok in zip(logits, legal[b].tolist(), strict=True)]
-        slow = Slow(table, root.state[b].item(), logits, levels, uct_depth, None if draws is None else [x[:, b].tolist() for x in draws])
+        slow = Slow(
+            table,
+            root.state[b].item(),
+            logits,
+            levels,
+            uct_depth,
+            None if draws is None else [x[:, b].tolist() for x in draws],
+            budget.least_spread,
+        )
         if kind == "gumbel":
             slow.gumbel = gumbel[b].tolist()
             slow.plan = halving(min(considered, sum(x > -math.inf for x in logits)), budget.simulations)
@@ -210,7 +219,7 @@ def slowly_breadth_first(table, root, budget):
     """A queue of nodes; values by recursion afterwards."""
     rows = []
     for b in range(len(root.value)):
-        slow = Slow(table, root.state[b].item(), root.prior_logits[b].tolist(), budget.depth or 99, 99, None)
+        slow = Slow(table, root.state[b].item(), root.prior_logits[b].tolist(), budget.depth or 99, 99, None, budget.least_spread)
         done, levels = 0, budget.depth or 99
         while done < budget.simulations:
             queue = [(slow.root, 0)]
@@ -257,6 +266,7 @@ CASES = [
     Budget(simulations=30, depth=1),
     Budget(simulations=30, depth=2),
     Budget(simulations=30, depth=4),
+    Budget(simulations=30, least_spread=2.0),
 ]
 
 
