@@ -56,7 +56,7 @@ class SearchConfig:
     """Most model steps ahead."""
     uct_depth: NonNegativeInt | None = None
     """From this depth on actions are drawn from the policy: Monte-Carlo rollouts. For puct and gumbel."""
-    least_spread: PositiveFloat = 0.3
+    least_spread: PositiveFloat = 0.5
     """Values are normalised by their spread, or by this where they spread less; 0.01 in EfficientZero, no floor in MuZero."""
 
 
@@ -88,7 +88,7 @@ class Config:
     seed: NonNegativeInt = 0
     """Of every draw, and of the layouts of an environment that has some."""
     env: EnvConfig = Field(default=KeyGridConfig(), discriminator="kind")
-    env_steps: PositiveInt = 40_000
+    env_steps: PositiveInt = 60_000
     """Steps of experience in all."""
     num_envs: PositiveInt = 256
     learn: LearnConfig = SearchConfig()
@@ -108,7 +108,7 @@ class Config:
     n_step: PositiveInt = 5
     """n; 10 on Atari."""
     weight_value: PositiveFloat = 0.25
-    replay_steps: PositiveInt = 20_000
+    replay_steps: PositiveInt = 10_000
     """Steps of experience kept."""
     priority: float = Field(default=0.0, ge=0, le=1)
     """Stretches are drawn in proportion to |nu - z| of their first step to this power, and weighted to make up for it; 0 draws evenly."""
