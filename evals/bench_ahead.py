@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 RESULT = Path(__file__).parent / "results" / "ahead.md"
 SIZE = SIZES["small"]
 STEPS, BLOCKS = 3, 4  # steps timed in a block, after a first one; blocks of each kind
+PUSHES = 11
 
 
 @contextmanager
@@ -51,6 +52,30 @@ def block(step: Any, run: "Run", first: int) -> dict[str, float]:
     return {key: median(row[key] for row in rows[1:]) for key in rows[0]}
 
 
+def push_parts(learner: Any) -> dict[str, float]:
+    """Median seconds of a push of the weights to the server, and of writing them to the folder that it reads."""
+    import safetensors.torch
+
+    from posttrain.rl.score import push
+
+    written: list[float] = []
+    save_file = safetensors.torch.save_file
+
+    def timed(*args: Any) -> None:
+        began = time.perf_counter()
+        save_file(*args)
+        written.append(time.perf_counter() - began)
+
+    safetensors.torch.save_file = timed
+    whole = []
+    for _ in range(PUSHES):
+        began = time.perf_counter()
+        push(learner)
+        whole.append(time.perf_counter() - began)
+    safetensors.torch.save_file = save_file
+    return {"push": median(whole), "written": median(written)}
+
+
 def main() -> None:
     import torch
 
@@ -69,9 +94,12 @@ def main() -> None:
                 waits.append(block(partial(score_step, run.learner), run, first))
                 with Ahead(run) as sampler:
                     ahead.append(block(sampler.step, run, first + STEPS + 1))
+            push = push_parts(run.learner)
+            mib = sum(weight.numel() * 4 for _, weight in run.learner.policy.weights()) / 2**20
     ratios = [one["step"] / other["step"] for one, other in zip(waits, ahead, strict=True)]
     names = {"step": "step", "rollout_s": "waiting for episodes", "push_s": "push", "reference_s": "reference", "update_s": "update"}
     rows = [f"| {name} | {median(b[key] for b in waits):.2f} | {median(b[key] for b in ahead):.2f} |" for key, name in names.items()]
+    share = push["push"] / median(b["step"] for b in waits)
     text = f"""# Sampling a step ahead: `make bench-ahead`
 
 Commit {commit()}. {SIZE.title}; {SIZE.problems * SIZE.samples} episodes of two attempts a step, at most {SIZE.max_tokens} tokens each;
@@ -84,6 +112,12 @@ the clock.
 
 A step that waits takes {median(ratios):.2f} times [{min(ratios):.2f}, {max(ratios):.2f}] as long. At best, where sampling and training
 cost the same, it would be 2.
+
+## A push to the server
+
+{mib:.0f} MiB of float32 weights, n = {PUSHES} pushes with nothing else to do: {push["push"]:.2f} s in the median, of which the trainer
+writes for {push["written"]:.2f} s to a folder in memory, and vLLM reads and repacks for the rest. It is the same for any number of
+episodes: of the step above that waits, {share:.1%}.
 """
     write_atomic(RESULT, text)
     print(text)
