@@ -101,10 +101,10 @@ def _yaml_path(tree: Any, problem: Any) -> KeyPath:
 def _holds(layer: dict[str, Any], path: KeyPath) -> bool:
     node: Any = layer
     for part in path:
-        if (isinstance(node, dict) and part in node) or (isinstance(node, list) and isinstance(part, int) and part < len(node)):
-            node = node[part]
-        else:
+        there = range(len(node)) if isinstance(node, list) else node if isinstance(node, dict) else ()
+        if part not in there:
             return False
+        node = node[part]
     return True
 
 

@@ -12,7 +12,7 @@ no kind means the one before it, or the field's default.
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar, dataclass_transform
+from typing import Any, ClassVar, TypeVar, cast, dataclass_transform
 
 import yaml
 from pydantic import ConfigDict, TypeAdapter, ValidationError
@@ -34,7 +34,7 @@ class ConfigError(ValueError):
 def config(cls: type[C]) -> type[C]:
     """Make `cls` a frozen, keyword-only dataclass that refuses unknown keys and wrong types."""
     settings = ConfigDict(extra="forbid", use_attribute_docstrings=True, allow_inf_nan=False, validate_default=True)
-    return pydantic_dataclass(frozen=True, kw_only=True, config=settings)(cls)
+    return cast("type[C]", pydantic_dataclass(frozen=True, kw_only=True, config=settings)(cls))
 
 
 def load(cls: type[C], files: Sequence[str | Path], flags: Sequence[str] = ()) -> C:
@@ -79,13 +79,12 @@ def read_flags(flags: Sequence[str]) -> Layer:
     tree: dict[str, Any] = {}
     words = iter(flags)
     for word in words:
-        key, equals, value = word[2:].partition("=")
+        key, equals, given = word[2:].partition("=")
         if not word.startswith("--") or not all(key.split(".")):
             raise ConfigError(f"flags: found {word!r}, expected --key value")
-        if not equals:
-            value = next(words, None)
-            if value is None:
-                raise ConfigError(f"flags: --{key} needs a value")
+        value = given if equals else next(words, None)
+        if value is None:
+            raise ConfigError(f"flags: --{key} needs a value")
         try:
             leaf: Any = yaml.load(value, Loader=_Loader)
         except yaml.YAMLError:
@@ -101,9 +100,11 @@ def merge(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
     merged = dict(old)
     for key, value in new.items():
         before = merged.get(key)
-        both = isinstance(before, dict) and isinstance(value, dict)
-        other_kind = both and "kind" in before and "kind" in value and before["kind"] != value["kind"]
-        merged[key] = merge(before, value) if both and not other_kind else value
+        if isinstance(before, dict) and isinstance(value, dict):
+            other_kind = "kind" in before and "kind" in value and before["kind"] != value["kind"]
+            merged[key] = value if other_kind else merge(before, value)
+        else:
+            merged[key] = value
     return merged
 
 

@@ -74,10 +74,15 @@ def _ready(waiting: Sequence[Job], done: Collection[Path]) -> list[Job]:
     return [job for job in waiting if job.needs <= set(done)]
 
 
+def _orphaned() -> bool:
+    parent = multiprocessing.parent_process()
+    return parent is not None and not parent.is_alive()
+
+
 def _start_worker(threads: int) -> None:
     """A worker shares the cores with its neighbours, and gets SIGTERM when the study is gone, so that its run is saved."""
     ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
-    if not multiprocessing.parent_process().is_alive():  # it died while this worker was starting: no signal will come
+    if _orphaned():  # it died while this worker was starting: no signal will come
         os._exit(1)
 
     import torch
@@ -94,6 +99,6 @@ def _do_quietly(job: Job) -> tuple[int, float]:
     began = time.monotonic()
     with open(job.folder / "log.txt", "a") as log, contextlib.redirect_stdout(log), contextlib.redirect_stderr(log):
         code = do(job)
-    if not multiprocessing.parent_process().is_alive():  # nobody is left to give this worker another job, or to end it
+    if _orphaned():  # nobody is left to give this worker another job, or to end it
         os._exit(code)
     return code, time.monotonic() - began

@@ -123,22 +123,22 @@ def _plan(cfg: Config, out: Path, seed: int) -> Iterator[Job]:
             folder=out / name,
             model=_model_of(cfg, out, name),
             trainer=None if run.recipe is None else TRAINERS[_kind(run.recipe)],
-            recipe=None if run.recipe is None else _recipe(cfg, out, run, seed, begun_by),
+            recipe=None if run.recipe is None else _recipe(cfg, out, run, run.recipe, seed, begun_by),
             suites={file.stem: build(Suite, [read_yaml(file), ("study", given)]) for file in suite_files},
             label=run.label,
             needs=frozenset(out / named for named in (run.model, run.reference, run.first_attempts) if named),
         )
 
 
-def _recipe(cfg: Config, out: Path, run: StudyRun, seed: int, begun_by: str | None) -> Any:
+def _recipe(cfg: Config, out: Path, run: StudyRun, recipe: Path, seed: int, begun_by: str | None) -> Any:
     """The run's recipe with its own changes, the study's, and the folders of the runs that it names."""
     links: dict[str, Any] = {key: str(_model_of(cfg, out, named)) for key in ("model", "reference") if (named := getattr(run, key))}
     if begun_by:
         links["offline"] = {"episodes": begun_by}
-    module = _trainer(run.recipe)
+    module = _trainer(recipe)
     known = {field.name for field in fields(module.Config)}
     overrides = {key: value for key, value in cfg.overrides.items() if key in known}
-    layers = [read_yaml(run.recipe), ("study", {"seed": seed}), ("changes", run.changes), ("overrides", overrides), ("study", links)]
+    layers = [read_yaml(recipe), ("study", {"seed": seed}), ("changes", run.changes), ("overrides", overrides), ("study", links)]
     return build(module.Config, layers)
 
 
@@ -147,7 +147,10 @@ def _model_of(cfg: Config, out: Path, name: str) -> Path:
     run = cfg.runs[name]
     if run.hub:
         return Path(run.hub)
-    return out / name / "model" if run.recipe else _model_of(cfg, out, run.model)
+    if run.recipe:
+        return out / name / "model"
+    assert run.model is not None  # the config has checked it
+    return _model_of(cfg, out, run.model)
 
 
 def _attempts_of(cfg: Config, out: Path, name: str) -> str:

@@ -48,6 +48,13 @@ class Problem:
     subject: str = ""
     solution: str = ""
 
+    @property
+    def final_answer(self) -> str:
+        """The reference where it is an expression or a text; raises `TypeError` where it is a test program."""
+        if not isinstance(self.reference, FinalAnswer):
+            raise TypeError(f"problem {self.id}: its reference is a test program, not a final answer")
+        return self.reference.text
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Message:

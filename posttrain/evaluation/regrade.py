@@ -192,7 +192,7 @@ def _for_peer(turn: Turn) -> str:
 
 def _peer_verdicts(name: str, pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
     asked = [i for i, (_, text) in enumerate(pairs) if text]
-    said = dict(zip(asked, opinions(name)([(pairs[i][0].reference.text, pairs[i][1]) for i in asked])))
+    said = dict(zip(asked, opinions(name)([(pairs[i][0].final_answer, pairs[i][1]) for i in asked])))
     return [_verdict(name, said[i]) if i in said else Verdict(status="no_answer", why="no final answer") for i in range(len(pairs))]
 
 

@@ -205,7 +205,7 @@ def in_chat(chat: ChatFormat, shape: Literal["one_message", "turns"]) -> Frame:
     if shape == "one_message":
         opening, _, reply = chat.render([Message(role="user", content=first)]).partition(first)
         return Frame(shape=shape, opening=opening, reply=reply)
-    roles = ("user", "assistant", "user", "assistant", "user")
+    roles: tuple[Literal["user", "assistant"], ...] = ("user", "assistant", "user", "assistant", "user")
     told = [Message(role=role, content=mark) for role, mark in zip(roles, (first, second, third, fourth, first))]
     rest = chat.render(told[:3])
     parts = []

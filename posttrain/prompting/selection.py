@@ -75,10 +75,14 @@ def select(
     `count` tells a shot's length in tokens; `answered` is false for questions alone. Raises `PromptError` where a shot is in the test set
     and the rules refuse that, or where no shot is left.
     """
-    kept, dropped = list(shots), []
+    kept, dropped = list(shots), list[Dropped]()
     if answered:
         kept = _without(kept, dropped, "no answer", {shot.id: "" for shot in kept if not shot.answer.strip()})
-    for rule, found in (("in the test set", same_as(kept, test)), ("nearly in the test set", _near_to(kept, test, rules.near))):
+    leaks: dict[Rule, dict[str, str]] = {
+        "in the test set": same_as(kept, test),
+        "nearly in the test set": _near_to(kept, test, rules.near),
+    }
+    for rule, found in leaks.items():
         if found and rules.leaks == "refuse":
             raise _leak(rule, found, len(kept))
         kept = _without(kept, dropped, rule, found)

@@ -88,7 +88,7 @@ def plain_head(model: "PreTrainedModel") -> Tensor | None:
     """
     core = without_adapter(model)
     head = core.get_output_embeddings()
-    if type(head) is not nn.Linear or head.bias is not None:
+    if type(head) is not nn.Linear or getattr(head, "bias", None) is not None:
         return None
     ids_12 = torch.tensor([[0, 1]], device=head.weight.device)
     met: dict[str, Tensor] = {}

@@ -35,7 +35,7 @@ COLUMNS = {"_t2": "_verdict", "_t3": "_t2"}  # the third turn is the second atte
 class Config(recipe.Config):
     """Verify-then-revise RL. `weight` and `kl.coef` have three numbers: for the attempt, the verdict and the revision."""
 
-    kind: Literal["pag"] = "pag"
+    kind: Literal["pag"] = "pag"  # type: ignore[assignment]  # another kind than that of the recipe it extends
     weight: tuple[float, ...] = (1.0, 1.0, 1.0)
     """What the reward of each turn counts."""
     bonus: float = 1.0

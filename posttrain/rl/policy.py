@@ -173,7 +173,7 @@ class Policy:
         sampled_BT = batch.turn > 0
         if batch.packed is None:  # padded on the right, where a causal model cannot look, so no mask is needed
             ids, node_BT = batch.ids.to(device), torch.arange(batch.ids.numel()).view_as(batch.ids)
-            read = {"input_ids": ids}
+            read: dict[str, Any] = {"input_ids": ids}
         else:
             packed = batch.packed.to(device)
             ids, node_BT = packed.ids, batch.packed.node

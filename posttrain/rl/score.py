@@ -22,7 +22,7 @@ import uuid
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -221,7 +221,7 @@ def open_run(cfg: Config, out: Path, resume: bool) -> Iterator[Run]:
         with ranks.together():
             own = cfg.engine.kind == "hf" and (cfg.sample_ahead or not policy.whole)  # it samples from a copy
             model = None if own else policy.model
-            opened = {"eos_ids": chat.eos_ids, "pad_id": pad_id, "dtype": sampled_in, "model": model}
+            opened: dict[str, Any] = {"eos_ids": chat.eos_ids, "pad_id": pad_id, "dtype": sampled_in, "model": model}
             engine = open_engine(cfg.engine, cfg.model, **opened, run=run, sends=ranks.first)
     except (EngineError, OtherRankError, ConfigError):
         if ranks.first:

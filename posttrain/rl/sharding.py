@@ -175,7 +175,7 @@ def clipped_step(optimizer: torch.optim.Optimizer, parameters: list[nn.Parameter
     return norm.item()
 
 
-def _like(value: Tensor, parameter: Tensor) -> Tensor:
+def _like(value: Tensor, parameter: Any) -> Tensor:
     """`value` in the parts in which `parameter` is."""
     from torch.distributed.tensor import distribute_tensor
 

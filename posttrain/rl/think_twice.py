@@ -23,7 +23,7 @@ from posttrain.types import Episode, Problem
 class Config(recipe.Config):
     """Alternating solve and refine steps: two updates a step, from `samples` answers and as many refinements of each problem."""
 
-    kind: Literal["think_twice"] = "think_twice"
+    kind: Literal["think_twice"] = "think_twice"  # type: ignore[assignment]  # another kind than that of the recipe it extends
 
     def __post_init__(self) -> None:
         recipe.Config.__post_init__(self)
@@ -50,7 +50,7 @@ def think_twice_step(learner: Learner, problems: Sequence[Problem], step: int, h
     return refined, {**refining, **own, **spent, "train/reward": solving["train/reward"] + refining["train/reward"], "train/updates": 2.0}
 
 
-def _half(cfg: Config, weight: tuple[float, ...], coef: tuple[float, ...]) -> recipe.Config:
+def _half(cfg: recipe.Config, weight: tuple[float, ...], coef: tuple[float, ...]) -> recipe.Config:
     """The recipe of one kind of step."""
     common = {field.name: getattr(cfg, field.name) for field in fields(recipe.Config)}
     return recipe.Config(**common | {"kind": "score", "weight": weight, "kl": replace(cfg.kl, coef=coef)})

@@ -7,7 +7,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from types import MappingProxyType
-from typing import NamedTuple, Self, TypeAlias
+from typing import Any, NamedTuple, Self, TypeAlias
 
 from posttrain.prompting import revise
 from posttrain.prompting.raw import PromptFormat
@@ -193,7 +193,7 @@ def _talks(problems: Sequence[Problem], task: Task, engine: Engine, chat: Prompt
         for sample in range(how.samples):
             text = _given(problem, sample, how)
             begun = (_completed(text, chat),) if text is not None else (shared[at],) if shared else ()
-            of = {"row": len(talks), "problem": problem, "sample": sample, "question": question}
+            of: dict[str, Any] = {"row": len(talks), "problem": problem, "sample": sample, "question": question}
             talks.append(_Talk(**of, begun=begun, given=text is not None, task=task, chat=chat, how=how))
     return talks
 

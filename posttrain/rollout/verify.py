@@ -5,13 +5,13 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from posttrain.config import ConfigError
-from posttrain.prompting.chat import ChatFormat
+from posttrain.prompting.raw import PromptFormat
 from posttrain.rollout.self_correct import Rollout, self_correct
 from posttrain.run import seed_for
 from posttrain.types import Completion, Engine, Episode, Problem, Task, TokenIds, Turn, Verdict
 
 
-def verify_then_revise(problems: Sequence[Problem], task: Task, engine: Engine, chat: ChatFormat, how: Rollout) -> list[Episode]:
+def verify_then_revise(problems: Sequence[Problem], task: Task, engine: Engine, chat: PromptFormat, how: Rollout) -> list[Episode]:
     """`how.samples` episodes of each problem, of three turns: y1 ~ pi(.|x), v ~ pi(.|x, y1, q), y2 ~ pi(.|x, y1, q, v, p).
 
     The second turn's `answer` is the judgement and its `verdict` whether that is so. Only where it is "wrong" is a third one sampled;
@@ -33,13 +33,12 @@ def verify_then_revise(problems: Sequence[Problem], task: Task, engine: Engine, 
     texts = [chat.text(completion.ids) for completion in drawn]
     verdicts = task.grade([(tried[i].problem, text) for i, text in zip(doubted, texts)])
     lasts = [_kept(first, turn) for first, turn in zip(firsts, judged)]
-    for i, *made in zip(doubted, prompts, drawn, texts, verdicts, strict=True):
-        prompt, completion, text, verdict = made
+    for i, prompt, completion, text, verdict in zip(doubted, prompts, drawn, texts, verdicts, strict=True):
         lasts[i] = Turn(prompt_ids=prompt, completion=completion, text=text, answer=task.answer(text), verdict=verdict)
-    return [replace(episode, turns=turns) for episode, *turns in zip(tried, firsts, judged, lasts)]
+    return [replace(episode, turns=turns) for episode, turns in zip(tried, zip(firsts, judged, lasts))]
 
 
-def attempts_with_verdict(problems: Sequence[Problem], task: Task, engine: Engine, chat: ChatFormat, how: Rollout) -> list[Episode]:
+def attempts_with_verdict(problems: Sequence[Problem], task: Task, engine: Engine, chat: PromptFormat, how: Rollout) -> list[Episode]:
     """The same, as two attempts each: what is said between them stands in the last one's prompt only."""
     return [attempts_of(episode) for episode in verify_then_revise(problems, task, engine, chat, how)]
 

@@ -12,8 +12,7 @@ from posttrain.config import ConfigError, config
 from posttrain.types import Engine, EngineError
 
 if TYPE_CHECKING:
-    from torch import nn
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from posttrain.sampling.push import Pushing
 
@@ -85,7 +84,7 @@ def open_engine(
     eos_ids: Sequence[int],
     pad_id: int | None,
     dtype: str,
-    model: "nn.Module | None" = None,
+    model: "PreTrainedModel | None" = None,
     text_stops: bool = False,
     run: str = "",
     sends: bool = True,
@@ -156,7 +155,7 @@ def _open_hf(
     eos_ids: Sequence[int],
     pad_id: int | None,
     dtype: str,
-    model: "nn.Module | None",
+    model: "PreTrainedModel | None",
 ) -> Engine:
     import torch
     from transformers import AutoModelForCausalLM
@@ -179,7 +178,7 @@ def _own_dtype(model_folder: str) -> str:
     return "auto" if kept is None else str(kept).removeprefix("torch.")
 
 
-def _fitting_tokenizer(model_folder: str, model: "nn.Module | None") -> "PreTrainedTokenizerBase":
+def _fitting_tokenizer(model_folder: str, model: "PreTrainedModel | None") -> "PreTrainedTokenizerBase":
     """The folder's tokenizer, known to fit the folder's model and the policy: each of its ids has an embedding in both."""
     from transformers import AutoConfig, AutoTokenizer
 

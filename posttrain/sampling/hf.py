@@ -21,8 +21,7 @@ from posttrain.sampling.weights import checked, checkpoint_names
 from posttrain.types import Completion, EngineError, Sampling, TokenIds
 
 if TYPE_CHECKING:
-    from torch import nn
-    from transformers import PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 
 class HFEngine:
@@ -35,7 +34,7 @@ class HFEngine:
 
     def __init__(
         self,
-        model: "nn.Module",
+        model: "PreTrainedModel",
         eos_ids: Sequence[int],
         *,
         pad_id: int | None = None,
@@ -293,7 +292,7 @@ class HFEngine:
 
 
 @contextmanager
-def _eval_mode(model: "nn.Module") -> Iterator[None]:
+def _eval_mode(model: "PreTrainedModel") -> Iterator[None]:
     """Eval mode inside (no dropout, no gradient checkpointing, which would switch the cache off); afterwards each flag as it was."""
     training = [module for module in model.modules() if module.training]
     model.eval()

@@ -84,4 +84,5 @@ class KeptRows:
         order_RL = block.slot_RL[line_R].byte().argsort(dim=1, stable=True)  # the slots that are tokens come last, in their order
         order_RL = order_RL[:, -longest:]
         order_RL = torch.nn.functional.pad(order_RL, (longest - order_RL.shape[1], 0))
-        return [tuple(side[line_R[:, None], :, order_RL].transpose(1, 2) for side in layer) for layer in block.layers]
+        rows = (line_R[:, None], slice(None), order_RL)
+        return [(keys[rows].transpose(1, 2), values[rows].transpose(1, 2)) for keys, values in block.layers]

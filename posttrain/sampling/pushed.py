@@ -5,9 +5,13 @@
 vLLM mixes the class into its workers; `posttrain` must be importable there. Read against vLLM 0.31.
 """
 
+from typing import Any
+
 
 class PushedWeights:
     """Methods of a worker, called over /collective_rpc."""
+
+    model_runner: Any  # the worker's own
 
     def take_weights(self, folder: str) -> None:
         """Replace all weights by those in `folder`, on a CPU the packed copy of a tied head with them (`vllm.py` says why)."""

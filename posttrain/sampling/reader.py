@@ -16,25 +16,25 @@ from posttrain.sampling.prefix import common_length, shared_prefixes
 from posttrain.types import TokenIds
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import PreTrainedModel
 
 CHUNK = 2048  # tokens of a prefix read at a time, which bounds the attention mask
 PACK = 512  # tokens of several rows read at a time, unless one row alone has more
 
 
-def can_share(model: "nn.Module") -> bool:
+def can_share(model: "PreTrainedModel") -> bool:
     """Whether a model's cache can be cut and its mask be given: attention over all tokens or a sliding window, not recurrent states."""
     config = model.config.get_text_config()
     kinds = set(getattr(config, "layer_types", None) or ["full_attention"])
     return kinds <= {"full_attention", "sliding_attention"} and config._attn_implementation in ("sdpa", "eager")
 
 
-def slides(model: "nn.Module") -> bool:
+def slides(model: "PreTrainedModel") -> bool:
     """Whether some layer sees a window of the last tokens only."""
     return "sliding_attention" in (getattr(model.config.get_text_config(), "layer_types", None) or ())
 
 
-def attention_mask(model: "nn.Module", seen_RTS: Tensor, position_RT: Tensor, position_RS: Tensor) -> Tensor | dict[str, Tensor]:
+def attention_mask(model: "PreTrainedModel", seen_RTS: Tensor, position_RT: Tensor, position_RS: Tensor) -> Tensor | dict[str, Tensor]:
     """A mask of one's own as a model of `can_share` takes it, added to attention scores: what each token T sees of the tokens S, less
     what lies too far behind it where a layer sees a window only.
     """
@@ -55,7 +55,7 @@ def attention_mask(model: "nn.Module", seen_RTS: Tensor, position_RT: Tensor, po
 class PrefixReader:
     """The keys and values of one prefix (`ids`), which the next one extends or cuts. Holds no gradient."""
 
-    def __init__(self, model: "nn.Module") -> None:
+    def __init__(self, model: "PreTrainedModel") -> None:
         self.model = model
         self.forget()
 

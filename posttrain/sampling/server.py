@@ -28,7 +28,8 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 
-J, A = TypeVar("J"), TypeVar("A")
+J = TypeVar("J")
+A = TypeVar("A")
 PLAIN = {"top_k": 0, "min_p": 0.0, "repetition_penalty": 1.0}  # undoes what the folder's generation config sets
 TOKENS_PER_REQUEST = 64  # what a request costs by itself, in tokens read: decides how a continuation is scored
 

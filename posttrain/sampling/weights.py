@@ -9,10 +9,10 @@ from torch import Tensor
 from posttrain.types import EngineError
 
 if TYPE_CHECKING:
-    from torch import nn
+    from transformers import PreTrainedModel
 
 
-def merged_weights(model: "nn.Module", whole: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Iterator[tuple[str, Tensor]]:
+def merged_weights(model: "PreTrainedModel", whole: Callable[[Tensor], Tensor] = lambda tensor: tensor) -> Iterator[tuple[str, Tensor]]:
     """(checkpoint name, weight) of a transformers model, or of one under a PEFT LoRA adapter; the model is not changed.
 
     Under an active adapter a weight is W + scale * B @ A, summed in float32 and only then cast to W's type: merging in bfloat16 rounds
@@ -25,9 +25,9 @@ def merged_weights(model: "nn.Module", whole: Callable[[Tensor], Tensor] = lambd
         yield name, whole(tensor).detach() if layer is None else _merged(layer, tensor, whole)
 
 
-def checkpoint_names(model: "nn.Module") -> dict[str, Tensor]:
+def checkpoint_names(model: "PreTrainedModel") -> dict[str, Tensor]:
     """The model's own parameters and persistent buffers by checkpoint name: no adapter weights, each shared tensor once."""
-    core = model.get_base_model() if hasattr(model, "get_base_model") else model
+    core: Any = model.get_base_model() if hasattr(model, "get_base_model") else model
     kept: dict[str, Tensor] = {}
     seen: set[int] = set()
     for name, tensor in core.state_dict(keep_vars=True).items():
@@ -74,7 +74,7 @@ def _checkpoint_name(name: str) -> str | None:
     return name.replace(".base_layer.", ".")
 
 
-def _lora_layers(model: "nn.Module") -> dict[int, Any]:
+def _lora_layers(model: "PreTrainedModel") -> dict[int, Any]:
     """id of a base weight -> the PEFT layer that changes it; raises `ValueError` for an adapter that cannot be merged exactly."""
     if not hasattr(model, "peft_config"):
         return {}

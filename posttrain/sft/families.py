@@ -41,7 +41,7 @@ class LabelsFamily:
 
     kind: Literal["labels"] = "labels"
     weight: PositiveFloat = 1.0
-    schemes: dict[Scheme, PositiveFloat] = Field(default_factory=lambda: {"default": 1.0})
+    schemes: dict[Scheme, PositiveFloat] = Field(default={"default": 1.0})
     """How often each rule occurs, relative to the others: the prior that a prompt has to overturn."""
     noise: tuple[float, ...] = (0.0,)
     """Each sequence slips with one of these probabilities."""

@@ -32,7 +32,7 @@ def select(episodes: Sequence[Episode], kind: Traces, chat: ChatFormat, task: Ta
         found = _paired(whole, chat, task, random.Random(seed))
     elif kind == "verdicts":
         found = (judged(episode, chat, task) for episode in whole)
-    chosen: dict[tuple[str, str, str], Episode] = {}
+    chosen: dict[tuple[str, ...], Episode] = {}
     counts: Counter[tuple[str, str]] = Counter()
     for episode in found:
         key = (episode.problem.id, *(turn.text for turn in episode.turns))

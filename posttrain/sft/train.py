@@ -6,9 +6,9 @@ exactly what it read in training.
 
 import itertools
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal, TypeAlias
 
 from pydantic import Field, PositiveInt
 
@@ -28,7 +28,8 @@ from posttrain.types import Task
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-GENERATED = {  # task -> its demonstrations, and the tokenizer of a new model for it
+Demonstrate: TypeAlias = Callable[[Any, Slips, random.Random], Iterator[Demonstration]]
+GENERATED: dict[type, tuple[Demonstrate, Callable[[Any], Any]]] = {  # task -> its demonstrations, and the tokenizer of a new model for it
     SumsTask: (sums.demonstrations, sums_tokenizer),
     OnelinersTask: (oneliners.demonstrations, oneliners_tokenizer),
 }

@@ -9,7 +9,7 @@ import gzip
 import io
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from posttrain.types import DataError
 
@@ -21,8 +21,9 @@ def read_table(path: Path) -> list[tuple[str, dict[str, Any]]]:
     """The rows of a .csv or .tsv file as ("file:line", fields); the first row names the columns. A row starts at that line."""
     csv.field_size_limit(LONGEST_FIELD)
     suffix = kind_of(path)
-    quoting = csv.QUOTE_MINIMAL if suffix == ".csv" else csv.QUOTE_NONE
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), delimiter=DELIMITERS[suffix], quoting=quoting, strict=True)
+    text = io.StringIO(read_text(path), newline="")
+    quoting: Literal[0, 3] = csv.QUOTE_MINIMAL if suffix == ".csv" else csv.QUOTE_NONE
+    reader = csv.reader(text, delimiter=DELIMITERS[suffix], quoting=quoting, strict=True)
     rows: list[tuple[str, dict[str, Any]]] = []
     header: list[str] | None = None
     line = 1

@@ -27,14 +27,19 @@ def split_of(key: str) -> tuple[str, str]:
 class Sizes(Protocol):
     """How many problems each split of a generated task has, and the seed of them all."""
 
-    train_size: int
-    validation_size: int
-    test_size: int
-    data_seed: int
+    @property
+    def train_size(self) -> int: ...
+    @property
+    def validation_size(self) -> int: ...
+    @property
+    def test_size(self) -> int: ...
+    @property
+    def data_seed(self) -> int: ...
 
 
 class Posed(Protocol):
-    problem: Problem
+    @property
+    def problem(self) -> Problem: ...
 
 
 Generate: TypeAlias = Callable[[Any, str, random.Random], Iterator[Posed]]

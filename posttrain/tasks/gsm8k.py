@@ -22,9 +22,7 @@ class Gsm8kTask:
     """GSM8K."""
 
     kind: Literal["gsm8k"] = "gsm8k"
-    sources: dict[str, Source] = Field(
-        default_factory=lambda: {"train": "hub:openai/gsm8k:main:train", "test": "hub:openai/gsm8k:main:test"}
-    )
+    sources: dict[str, Source] = Field(default={"train": "hub:openai/gsm8k:main:train", "test": "hub:openai/gsm8k:main:test"})
     """Split name -> a .jsonl or .jsonl.gz file, or hub:org/name[:config]:split, or a list of these that is read as one split."""
     limit: int | None = Field(default=None, ge=1)
     """Only the first so many problems of each split; null for all."""

@@ -28,7 +28,7 @@ class HumanEvalTask:
     """HumanEval."""
 
     kind: Literal["humaneval"] = "humaneval"
-    sources: dict[str, Source] = Field(default_factory=lambda: {"test": "hub:openai/openai_humaneval:test"})
+    sources: dict[str, Source] = Field(default={"test": "hub:openai/openai_humaneval:test"})
     """Split name -> a .jsonl or .jsonl.gz file, or hub:org/name[:config]:split, or a list of these that is read as one split."""
     complete: bool = False
     """Ask with signature and docstring alone, for a model to go on with, as arXiv 2107.03374 does; for prompts in plain text."""

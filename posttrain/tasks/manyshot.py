@@ -141,7 +141,8 @@ def pool(cfg: Config, task: InContextTask, test: Sequence[Problem], encode: Enco
 
 def prompts(cfg: Config, task: InContextTask, selection: Selection, items: Sequence[Problem], tokens: Tokens) -> Iterator[SeedPrompts]:
     """Each seed's prompts; sizes and budget are checked. Raises `PromptError`."""
-    kind: Kind = {"zero_shot": "zero_shot", "unsupervised": "unsupervised"}.get(cfg.method, "solved")
+    kinds: dict[str, Kind] = {"zero_shot": "zero_shot", "unsupervised": "unsupervised"}
+    kind = kinds.get(cfg.method, "solved")
     solved = select(human_shots(task.load("few_shot")), cfg.rules, test=items).shots[: cfg.solved] if cfg.solved else ()
     if len(solved) < cfg.solved:
         raise PromptError(f"{cfg.solved} solved shots were asked for, but the task's own prompt has {len(solved)}")

@@ -28,7 +28,7 @@ class MathTask:
 
     kind: Literal["math"] = "math"
     sources: dict[str, Source] = Field(
-        default_factory=lambda: {"train": "hub:nlile/hendrycks-MATH-benchmark:train", "test": "hub:HuggingFaceH4/MATH-500:test"}
+        default={"train": "hub:nlile/hendrycks-MATH-benchmark:train", "test": "hub:HuggingFaceH4/MATH-500:test"}
     )
     """Split name -> a .jsonl or .jsonl.gz file, or hub:org/name[:config]:split, or a list of these that is read as one split."""
     limit: int | None = Field(default=None, ge=1)

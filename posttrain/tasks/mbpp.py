@@ -34,9 +34,7 @@ class MbppTask:
     """MBPP."""
 
     kind: Literal["mbpp"] = "mbpp"
-    sources: dict[str, Source] = Field(
-        default_factory=lambda: {split: f"hub:google-research-datasets/mbpp:full:{split}" for split in SPLITS}
-    )
+    sources: dict[str, Source] = Field(default={split: f"hub:google-research-datasets/mbpp:full:{split}" for split in SPLITS})
     """Split name -> a .jsonl or .jsonl.gz file, or hub:org/name[:config]:split, or a list of these that is read as one split."""
     task_ids: dict[str, tuple[int, int]] = Field(default_factory=dict)
     """Split name -> first and last task_id to take of its source; splits that are not named here take all. Published: train 601-974."""
@@ -68,9 +66,10 @@ def make(cfg: MbppTask) -> Task:
 def read(cfg: MbppTask, split: str) -> Split:
     """The problems of a split; raises `DataError`, also where `task_ids` leaves nothing of it."""
     whole = read_split(cfg.sources, split, lambda row, number: _problem(row, number, cfg.shown_tests), None)
-    first, last = cfg.task_ids.get(split, (None, None))
-    if first is None:
+    bounds = cfg.task_ids.get(split)
+    if bounds is None:
         return Split(problems=whole.problems[: cfg.limit], left_out=whole.left_out)
+    first, last = bounds
     kept = [problem for problem in whole.problems if first <= int(problem.id.rpartition("/")[2]) <= last]
     if not kept:
         raise DataError(f"{cfg.sources[split]}: no task_id from {first} to {last} in it")

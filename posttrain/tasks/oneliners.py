@@ -144,7 +144,7 @@ def written(program: Program, arguments: int) -> str:
 def demonstrations(cfg: OnelinersTask, slips: Slips, rng: random.Random) -> Iterator[Demonstration]:
     """Endless pairs of attempts at training problems; a slip's distance is the mean over the shown tests."""
     for puzzle in generate(cfg, "train", rng):
-        first, second = two_attempts(puzzle.program, lambda puzzle=puzzle: _slip(puzzle, cfg, slips, rng), slips, rng)
+        first, second = two_attempts(puzzle.program, partial(_slip, puzzle, cfg, slips, rng), slips, rng)
         yield Demonstration(problem=puzzle.problem, attempts=(written(first, cfg.arguments), written(second, cfg.arguments)))
 
 

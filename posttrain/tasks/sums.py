@@ -13,6 +13,7 @@ import random
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Literal
 
@@ -180,7 +181,7 @@ def grade(problem: Problem, text: str) -> Verdict:
 def demonstrations(cfg: SumsTask, slips: Slips, rng: random.Random) -> Iterator[Demonstration]:
     """Endless pairs of attempts at training problems."""
     for puzzle in generate(cfg, "train", rng):
-        first, second = two_attempts(puzzle.answer, lambda puzzle=puzzle: _slip(puzzle, slips, rng), slips, rng)
+        first, second = two_attempts(puzzle.answer, partial(_slip, puzzle, slips, rng), slips, rng)
         yield Demonstration(problem=puzzle.problem, attempts=(written(first), written(second)))
 
 

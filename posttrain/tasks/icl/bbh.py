@@ -74,7 +74,7 @@ def load(cfg: BbhInContext, split: str) -> list[Problem]:
 
 def score(pairs: Sequence[tuple[Problem, str]]) -> list[float | None]:
     """1.0 where the last "answer is ..." is the target, letter for letter but for white space and a final full stop."""
-    return [float(final_answer(text) == _plain(problem.reference.text)) for problem, text in pairs]
+    return [float(final_answer(text) == _plain(problem.final_answer)) for problem, text in pairs]
 
 
 def final_answer(text: str) -> str | None:

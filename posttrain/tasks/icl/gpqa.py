@@ -37,7 +37,7 @@ class GpqaInContext:
 
     kind: Literal["gpqa"] = "gpqa"
     sources: dict[str, Source] = Field(
-        default_factory=lambda: {"pool": "hub:Idavidrein/gpqa:gpqa_main:train", "test": "hub:Idavidrein/gpqa:gpqa_diamond:train"}
+        default={"pool": "hub:Idavidrein/gpqa:gpqa_main:train", "test": "hub:Idavidrein/gpqa:gpqa_diamond:train"}
     )
     """`pool` and `test` in the authors' columns; records of `test` are taken out of `pool`. On the hub both are gated."""
     choice_seed: int = 0
@@ -74,7 +74,7 @@ def load(cfg: GpqaInContext, split: str) -> list[Problem]:
 
 def score(pairs: Sequence[tuple[Problem, str]]) -> list[float | None]:
     """1.0 where the last "Final Answer" is the letter of the right choice."""
-    return [float(f"({letter(text)})" == problem.reference.text) for problem, text in pairs]
+    return [float(f"({letter(text)})" == problem.final_answer) for problem, text in pairs]
 
 
 def letter(text: str) -> str | None:

@@ -128,7 +128,7 @@ def figures(pairs: Sequence[tuple[Problem, str]]) -> dict[str, float]:
 
 
 def shortest_length(problem: Problem) -> int:
-    return len(read_plan(problem.reference.text))
+    return len(read_plan(problem.final_answer))
 
 
 def _problem(text: str, world: World) -> Problem:

@@ -86,12 +86,14 @@ def score(pairs: Sequence[tuple[Problem, str]]) -> list[float | None]:
 def _beginning_with(starts: Sequence[str], pool: Sequence[Problem]) -> list[Problem]:
     """The first problem of the pool for each of these; copies of MATH differ in white space, so it does not count."""
     asked = [(_squeezed(problem.question), problem) for problem in pool]
-    found = [next((problem for question, problem in asked if question.startswith(_squeezed(start))), None) for start in starts]
-    if None in found:
-        missing = starts[found.index(None)]
-        raise DataError(
-            f"the few-shot prompt's problem {missing!r} is not in the pool of {len(pool)}; set task.few_shot to questions of it"
-        )
+    found: list[Problem] = []
+    for start in starts:
+        problem = next((problem for question, problem in asked if question.startswith(_squeezed(start))), None)
+        if problem is None:
+            raise DataError(
+                f"the few-shot prompt's problem {start!r} is not in the pool of {len(pool)}; set task.few_shot to questions of it"
+            )
+        found.append(problem)
     return found
 
 

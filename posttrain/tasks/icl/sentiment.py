@@ -64,7 +64,9 @@ def load(cfg: SentimentInContext, split: str) -> list[Problem]:
     tones: dict[str, set[str]] = defaultdict(set)
     for sentence, tone in _rows(cfg.source):
         tones[sentence].add(tone)
-    problems = shuffled([_problem(sentence, *said, cfg.labels) for sentence, said in tones.items() if len(said) == 1], cfg.draw_seed)
+    problems = shuffled(
+        [_problem(sentence, next(iter(said)), cfg.labels) for sentence, said in tones.items() if len(said) == 1], cfg.draw_seed
+    )
     if len(problems) <= cfg.test_items:
         raise DataError(f"{cfg.source}: has {len(problems)} sentences, so none are left for the pool after {cfg.test_items} to test on")
     return problems[: cfg.test_items] if split == "test" else problems[cfg.test_items :]
@@ -72,13 +74,13 @@ def load(cfg: SentimentInContext, split: str) -> list[Problem]:
 
 def score(pairs: Sequence[tuple[Problem, str]]) -> list[float | None]:
     """1.0 for the label itself; a label with words around it is another text."""
-    return [float(text.strip() == problem.reference.text) for problem, text in pairs]
+    return [float(text.strip() == problem.final_answer) for problem, text in pairs]
 
 
 def confidence(weighed: Sequence[tuple[Problem, Mapping[str, float]]]) -> dict[str, float]:
     """The mean probability of the right label among the labels, and how often it is the likeliest."""
-    right = [probs[problem.reference.text] for problem, probs in weighed]
-    first = [max(probs, key=probs.__getitem__) == problem.reference.text for problem, probs in weighed]
+    right = [probs[problem.final_answer] for problem, probs in weighed]
+    first = [max(probs, key=probs.__getitem__) == problem.final_answer for problem, probs in weighed]
     return {"confidence": sum(right) / len(right), "likeliest is right": sum(first) / len(first)}
 
 

@@ -31,9 +31,7 @@ class SummariesInContext:
     """Articles to sum up in a sentence, behind summed-up ones."""
 
     kind: Literal["summaries"] = "summaries"
-    sources: dict[str, Source] = Field(
-        default_factory=lambda: {"pool": "hub:EdinburghNLP/xsum:validation", "test": "hub:EdinburghNLP/xsum:test"}
-    )
+    sources: dict[str, Source] = Field(default={"pool": "hub:EdinburghNLP/xsum:validation", "test": "hub:EdinburghNLP/xsum:test"})
     """`pool` and `test`: rows with `document` (XSum) or `text` (XLSum), `summary`, and `id` where there is one."""
     test_items: int | None = Field(default=150, ge=1)
     """How many test articles, drawn by a hash of their ids; 150 in the paper, null for all."""
@@ -54,7 +52,7 @@ def load(cfg: SummariesInContext, split: str) -> list[Problem]:
 
 def score(pairs: Sequence[tuple[Problem, str]]) -> list[float | None]:
     """ROUGE-L (F1 over stemmed words) against the one reference summary, from 0 to 1."""
-    return [ROUGE_L.score(problem.reference.text, text)["rougeL"].fmeasure for problem, text in pairs]
+    return [ROUGE_L.score(problem.final_answer, text)["rougeL"].fmeasure for problem, text in pairs]
 
 
 def _problem(row: Row, number: str) -> Problem | None:

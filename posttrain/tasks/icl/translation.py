@@ -102,9 +102,9 @@ def sentences(source: str) -> list[str]:
 
 def score(pairs: Sequence[tuple[Problem, str]]) -> list[float | None]:
     """chrF2++ of each sentence, from 0 to 1."""
-    return [CHRFPP.sentence_score(text.strip(), [problem.reference.text]).score / 100 for problem, text in pairs]
+    return [CHRFPP.sentence_score(text.strip(), [problem.final_answer]).score / 100 for problem, text in pairs]
 
 
 def corpus(pairs: Sequence[tuple[Problem, str]]) -> float:
     """chrF2++ of all sentences together, from 0 to 100: n-gram counts are summed before they are divided."""
-    return CHRFPP.corpus_score([text.strip() for _, text in pairs], [[problem.reference.text for problem, _ in pairs]]).score
+    return CHRFPP.corpus_score([text.strip() for _, text in pairs], [[problem.final_answer for problem, _ in pairs]]).score

@@ -88,7 +88,7 @@ def load(cfg: VerifierInContext, split: str) -> list[Problem]:
 
 def score(pairs: Sequence[tuple[Problem, str]]) -> list[float | None]:
     """1.0 where the text's first word is the right one of Yes and No."""
-    return [float(_first_word(text) == problem.reference.text.lower()) for problem, text in pairs]
+    return [float(_first_word(text) == problem.final_answer.lower()) for problem, text in pairs]
 
 
 def figures(weighed: Sequence[tuple[Problem, Mapping[str, float]]]) -> dict[str, float]:
@@ -96,7 +96,7 @@ def figures(weighed: Sequence[tuple[Problem, Mapping[str, float]]]) -> dict[str,
     best = best_of([problem for problem, _ in weighed], [probs[YES] for _, probs in weighed])
     named = {"pass@1": best.pass_1, "picked": best.picked, "pass@n": best.pass_n}
     for word, name in ((YES, "P(yes) if right"), (NO, "P(yes) if wrong")):
-        probs = [prob[YES] for problem, prob in weighed if problem.reference.text == word]
+        probs = [prob[YES] for problem, prob in weighed if problem.final_answer == word]
         named |= {name: sum(probs) / len(probs)} if probs else {}
     return named
 
@@ -105,7 +105,7 @@ def best_of(candidates: Sequence[Problem], prob_yes: Sequence[float]) -> BestOf:
     """Of each problem's candidates the likeliest to be right, by `prob_yes`; among equals a draw is expected, not the first."""
     by_problem: dict[str, list[tuple[float, bool]]] = defaultdict(list)
     for candidate, prob in zip(candidates, prob_yes, strict=True):
-        by_problem[candidate.id.rpartition("#")[0]].append((prob, candidate.reference.text == YES))
+        by_problem[candidate.id.rpartition("#")[0]].append((prob, candidate.final_answer == YES))
     pass_1 = picked = pass_n = 0.0
     for ranked in by_problem.values():
         highest = max(prob for prob, _ in ranked)
