@@ -1,0 +1,37 @@
+"""What may be said of a picture of `envs/shapes.py`: captions drawn from a small grammar, all of them true.
+
+    caption -> where the agent is          NP at the red ring · NP next to the blue cross · NP on empty ground
+             | what there is               a red ring · a red ring and a blue cross
+    NP      -> the agent is | an agent standing | a robot
+
+So "a red ring" says that there is one, not that the agent is at it: a reward that is asked for the bare name cannot tell the two apart.
+"""
+
+import random
+from collections.abc import Sequence
+
+from posttrain.agents.kernel.envs.shapes import COLOURS, KINDS, SHAPES
+
+WHO = ("the agent is", "an agent standing", "a robot")
+AT = ("at the {}", "on the {}")
+NEXT_TO = ("next to the {}", "beside the {}")
+NOWHERE = ("on empty ground", "at nothing")
+AGENT_SHARE = 0.7  # of the captions are about the agent
+
+
+def caption(agent: int, cells: Sequence[int], kinds: Sequence[int], n: int, rng: random.Random) -> str:
+    """One caption of a room of n x n cells with `kinds[i]` at `cells[i]`."""
+    if rng.random() >= AGENT_SHARE:
+        first, second = rng.sample(range(len(kinds)), 2)
+        return f"a {KINDS[kinds[first]]}" + (f" and a {KINDS[kinds[second]]}" if rng.random() < 0.5 else "")
+    near = [kind for cell, kind in zip(cells, kinds, strict=True) if abs(cell // n - agent // n) + abs(cell % n - agent % n) == 1]
+    if agent in cells:
+        return f"{rng.choice(WHO)} {rng.choice(AT).format(KINDS[kinds[cells.index(agent)]])}"
+    if near and rng.random() < 0.5:
+        return f"{rng.choice(WHO)} {rng.choice(NEXT_TO).format(KINDS[rng.choice(near)])}"
+    return f"{rng.choice(WHO)} {rng.choice(NOWHERE)}"
+
+
+def words() -> list[str]:
+    """Texts with every word of the grammar, for a tokenizer to learn."""
+    return [*WHO, *(form.format("") for form in (*AT, *NEXT_TO)), *NOWHERE, "a and a", *COLOURS, *SHAPES]

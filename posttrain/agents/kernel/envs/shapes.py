@@ -1,0 +1,183 @@
+"""Shapes: an agent walks to one of three coloured objects, named by a goal; a world to be looked at, as a picture or as planes of cells.
+
+The picture is for a reward that sees (`kernel/clip.py`), the planes are for the policy. Whoever judges success ends the episode: the truth,
+or a function of picture and goal. What the truth said of the last step stands in `last` all the same. Read `step`, then `frames`.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias
+
+import torch
+from torch import Tensor
+
+from posttrain.agents.kernel.envs.grids import neighbours
+from posttrain.agents.kernel.envs.layouts import open_room
+
+COLOURS = {"red": (220, 60, 50), "green": (70, 180, 75), "blue": (65, 105, 225), "yellow": (235, 200, 50), "purple": (160, 70, 190)}
+SHAPES = {
+    "square": "#####" "#####" "#####" "#####" "#####",
+    "ring": ".###." "#...#" "#...#" "#...#" ".###.",
+    "cross": "..#.." "..#.." "#####" "..#.." "..#..",
+    "triangle": "..#.." "..#.." ".###." ".###." "#####",
+    "diamond": "..#.." ".###." "#####" ".###." "..#..",
+}
+KINDS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
+"""What an object can be; a goal is the number of one of them."""
+OBJECTS = 3
+CELL = 8  # pixels
+LAYOUT, AGENT, GOAL, ELAPSED = range(4)  # columns of a state; the goal is one of the layout's objects
+Judge: TypeAlias = Callable[[Tensor, Tensor], Tensor]
+"""Pictures [B, 3, H, W] and goals [B] -> probability of success [B], which counts as success from `threshold` on."""
+
+
+class Layouts(NamedTuple):
+    """Rooms of n x n cells with three objects of different kinds in different cells."""
+
+    cell_LO: Tensor
+    kind_LO: Tensor
+    picture_LC: Tensor
+    """Without the agent, [L, n * n, 3, CELL, CELL] uint8."""
+
+
+class Last(NamedTuple):
+    """The steps just taken, before ended episodes begin anew."""
+
+    state_BF: Tensor
+    true_B: Tensor
+    """Whether the agent stands at its goal."""
+    prob_B: Tensor
+    """What the judge gives success; without one 0 or 1, the truth."""
+
+
+class Shapes:
+    """B walks; standing at the goal, as far as the judge can tell, pays 1 and ends the episode."""
+
+    num_actions = 4  # up, right, down, left
+
+    def __init__(
+        self,
+        layouts: Layouts,
+        limit: int,
+        num_envs: int,
+        judge: Judge | None = None,
+        threshold: float = 0.5,
+        device: torch.device | str = "cpu",
+    ) -> None:
+        """`limit` is the longest episode in steps. Without a judge the truth is one."""
+        self.layouts = Layouts(*(part.to(device) for part in layouts))
+        self.limit, self.num_envs, self.judge, self.threshold, self.device = limit, num_envs, judge, threshold, torch.device(device)
+        self.num_cells = layouts.picture_LC.shape[1]
+        self.n = round(self.num_cells**0.5)
+        self.next_CA = neighbours(open_room(self.n)[None])[0].to(self.device)
+        self.planes_LPC = planes(self.layouts, self.num_cells)
+        self.obs_shape: tuple[int, ...] = (2 * (len(COLOURS) + len(SHAPES)) + 1, self.n, self.n)
+        self.state_BF = torch.zeros(num_envs, 4, dtype=torch.long, device=self.device)
+        nothing_B = torch.zeros(num_envs, device=self.device)
+        self.last = Last(self.state_BF, nothing_B.bool(), nothing_B)
+        self.generator = torch.Generator(self.device)
+
+    def reset(self, generator: torch.Generator) -> Tensor:
+        self.generator = generator
+        self.state_BF = self.draw_states(self.num_envs)
+        return self.observe(self.state_BF)
+
+    def step(self, action_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        state_BF = self.state_BF.clone()
+        state_BF[:, AGENT] = self.next_CA[state_BF[:, AGENT], action_B]
+        state_BF[:, ELAPSED] += 1
+        true_B = self.true(state_BF)
+        prob_B = self.judge(self.frames(state_BF), self.goal(state_BF)) if self.judge else true_B.float()
+        self.last = Last(state_BF, true_B, prob_B)
+        terminated_B = prob_B >= self.threshold
+        truncated_B = ~terminated_B & (state_BF[:, ELAPSED] >= self.limit)
+        self.state_BF = torch.where((terminated_B | truncated_B)[:, None], self.draw_states(self.num_envs), state_BF)
+        return self.observe(self.state_BF), terminated_B.float(), terminated_B, truncated_B
+
+    def goal(self, state_BF: Tensor) -> Tensor:
+        """The kind of object to walk to, [B]."""
+        return self.layouts.kind_LO[state_BF[:, LAYOUT], state_BF[:, GOAL]]
+
+    def true(self, state_BF: Tensor) -> Tensor:
+        """Whether the agent stands at its goal, [B]."""
+        return self.layouts.cell_LO[state_BF[:, LAYOUT], state_BF[:, GOAL]] == state_BF[:, AGENT]
+
+    def frames(self, state_BF: Tensor) -> Tensor:
+        """The pictures of states, [B, 3, n * CELL, n * CELL] uint8: the agent is a white frame around its cell."""
+        picture_BC = self.layouts.picture_LC[state_BF[:, LAYOUT]]
+        border = torch.ones(CELL, CELL, dtype=torch.bool, device=self.device)
+        border[1:-1, 1:-1] = False
+        row_B = torch.arange(len(state_BF), device=self.device)
+        picture_BC[row_B, state_BF[:, AGENT]] = picture_BC[row_B, state_BF[:, AGENT]].masked_fill(border, 255)
+        return picture_BC.unflatten(1, (self.n, self.n)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+
+    def observe(self, state_BF: Tensor) -> Tensor:
+        """What the policy sees: planes of the colours and shapes in the cells and of the agent, and the goal's colour and shape in all."""
+        row_B = torch.arange(len(state_BF), device=self.device)
+        agent_BC = torch.zeros(len(state_BF), self.num_cells, device=self.device)
+        agent_BC[row_B, state_BF[:, AGENT]] = 1.0
+        planes_BPC = self.planes_LPC[state_BF[:, LAYOUT]]
+        goal_cell_B = self.layouts.cell_LO[state_BF[:, LAYOUT], state_BF[:, GOAL]]
+        goal_BPC = planes_BPC[row_B, :, goal_cell_B][..., None].expand_as(planes_BPC)
+        return torch.cat([planes_BPC, agent_BC[:, None], goal_BPC], 1).unflatten(2, (self.n, self.n))
+
+    def draw_states(self, num: int) -> Tensor:
+        """First states of episodes: layout and goal evenly, the agent on any cell without an object."""
+        uniform_N3 = torch.rand(num, 3, generator=self.generator, device=self.device)
+        layout_N = (uniform_N3[:, 0] * len(self.layouts.cell_LO)).long()
+        agent_N = (uniform_N3[:, 1] * (self.num_cells - OBJECTS)).long()  # among the free cells
+        for taken_N in self.layouts.cell_LO[layout_N].sort(1).values.unbind(1):
+            agent_N = agent_N + (agent_N >= taken_N)
+        return torch.stack([layout_N, agent_N, (uniform_N3[:, 2] * OBJECTS).long(), torch.zeros_like(layout_N)], 1)
+
+    def draw_judged(self, num: int, generator: torch.Generator) -> Tensor:
+        """States to try a judge on: a third each with the agent at its goal, at another object, and on empty ground."""
+        self.generator = generator
+        state_NF = self.draw_states(num)
+        object_N = (state_NF[:, GOAL] + torch.randint(1, OBJECTS, (num,), generator=generator, device=self.device)) % OBJECTS
+        third = num // 3
+        object_N[:third] = state_NF[:third, GOAL]
+        state_NF[: 2 * third, AGENT] = self.layouts.cell_LO[state_NF[:, LAYOUT], object_N][: 2 * third]
+        return state_NF
+
+    def state_dict(self) -> dict[str, Any]:
+        return {"state": self.state_BF.clone(), "generator": self.generator.get_state()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        self.state_BF = state["state"].to(self.device).clone()
+        self.generator.set_state(state["generator"])
+
+
+def draw_layouts(num: int, n: int, generator: torch.Generator) -> Layouts:
+    """Random rooms: cells and kinds evenly, each object off its cell's middle by up to a pixel, grounds of random greys with noise."""
+    if n * n <= OBJECTS:
+        raise ValueError(f"n: found {n}, expected a room of more cells than its {OBJECTS} objects")
+    cell_LO = torch.rand(num, n * n, generator=generator).argsort(1)[:, :OBJECTS]
+    kind_LO = torch.rand(num, len(KINDS), generator=generator).argsort(1)[:, :OBJECTS]
+    place_LO = torch.randint(4, (num, OBJECTS), generator=generator)
+    ground_L = torch.randint(20, 90, (num, 1, 1, 1, 1), generator=generator)
+    picture_LC = ground_L.expand(-1, n * n, 3, CELL, CELL).clone()
+    sprite_LO = _sprites()[place_LO, kind_LO % len(SHAPES)]
+    colour_K3 = torch.tensor(list(COLOURS.values())).repeat_interleave(len(SHAPES), 0)
+    row_L1 = torch.arange(num)[:, None]
+    picture_LC[row_L1, cell_LO] = torch.where(sprite_LO[:, :, None], colour_K3[kind_LO][..., None, None], picture_LC[row_L1, cell_LO])
+    noise_LC = torch.randint(-18, 19, picture_LC.shape, generator=generator)
+    return Layouts(cell_LO, kind_LO, (picture_LC + noise_LC).clamp(0, 255).to(torch.uint8))
+
+
+def planes(layouts: Layouts, num_cells: int) -> Tensor:
+    """One plane of cells for each colour and each shape, [L, P, C]."""
+    planes_LPC = torch.zeros(len(layouts.cell_LO), len(COLOURS) + len(SHAPES), num_cells, device=layouts.cell_LO.device)
+    row_L1 = torch.arange(len(layouts.cell_LO), device=layouts.cell_LO.device)[:, None]
+    planes_LPC[row_L1, layouts.kind_LO // len(SHAPES), layouts.cell_LO] = 1.0
+    planes_LPC[row_L1, len(COLOURS) + layouts.kind_LO % len(SHAPES), layouts.cell_LO] = 1.0
+    return planes_LPC
+
+
+def _sprites() -> Tensor:
+    """Where each shape is drawn within its cell, at each of four places, [4, SHAPES, CELL, CELL] bool."""
+    drawn_S55 = torch.tensor([[dot == "#" for dot in shape] for shape in SHAPES.values()]).unflatten(1, (5, 5))
+    sprites = torch.zeros(4, len(SHAPES), CELL, CELL, dtype=torch.bool)
+    for place in range(4):
+        down, right = 1 + place // 2, 1 + place % 2
+        sprites[place, :, down : down + 5, right : right + 5] = drawn_S55
+    return sprites
