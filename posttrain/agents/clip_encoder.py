@@ -22,7 +22,7 @@ from posttrain.agents.environments import check_device
 from posttrain.agents.kernel import checkpoint
 from posttrain.agents.kernel.captions import caption, words
 from posttrain.agents.kernel.clip import Preparation, contrastive_loss, preparation_of, prepared
-from posttrain.agents.kernel.envs.shapes import AGENT, CELL, LAYOUT, OBJECTS, Shapes, draw_layouts
+from posttrain.agents.kernel.envs.shapes import AGENT, CELL, LAYOUT, OBJECTS, Shapes, draw_layouts, picture_side
 from posttrain.agents.kernel.threads import one_thread
 from posttrain.config import config
 from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_atomic
@@ -71,14 +71,14 @@ def make_processor(cfg: Config) -> "CLIPProcessor":
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
     tokenizer = CLIPTokenizer().train_new_from_iterator(words(), vocab_size=1000, show_progress=False)
-    side = cfg.n * CELL
+    side = picture_side(cfg.n)
     size = {"height": side, "width": side}
     images = CLIPImageProcessorPil(size=size, crop_size=size, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.25] * 3)
     return CLIPProcessor(images, tokenizer)
 
 
 def make_model(cfg: Config, tokenizer: Any) -> "CLIPModel":
-    """A random CLIP whose patches are the cells."""
+    """A random CLIP whose patches are as large as the cells, and lie across them."""
     from transformers import CLIPConfig, CLIPModel
 
     tower = {
@@ -91,7 +91,7 @@ def make_model(cfg: Config, tokenizer: Any) -> "CLIPModel":
     }
     special = {"bos_token_id": tokenizer.bos_token_id, "eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     text = tower | special | {"vocab_size": len(tokenizer), "max_position_embeddings": 24}
-    vision = tower | {"image_size": cfg.n * CELL, "patch_size": CELL}
+    vision = tower | {"image_size": picture_side(cfg.n), "patch_size": CELL}
     return CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=cfg.joint))
 
 

@@ -15,11 +15,11 @@ from posttrain.agents.kernel.envs.layouts import open_room
 
 COLOURS = {"red": (220, 60, 50), "green": (70, 180, 75), "blue": (65, 105, 225), "yellow": (235, 200, 50), "purple": (160, 70, 190)}
 SHAPES = {
-    "square": "#####" "#####" "#####" "#####" "#####",
-    "ring": ".###." "#...#" "#...#" "#...#" ".###.",
-    "cross": "..#.." "..#.." "#####" "..#.." "..#..",
-    "triangle": "..#.." "..#.." ".###." ".###." "#####",
-    "diamond": "..#.." ".###." "#####" ".###." "..#..",
+    "square": "######" "######" "######" "######" "######" "######",
+    "ring": ".####." "##..##" "#....#" "#....#" "##..##" ".####.",
+    "cross": "..##.." "..##.." "######" "######" "..##.." "..##..",
+    "triangle": "..##.." "..##.." ".####." ".####." "######" "######",
+    "diamond": "..##.." ".####." "######" "######" ".####." "..##..",
 }
 KINDS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 """What an object can be; a goal is the number of one of them."""
@@ -31,12 +31,15 @@ Judge: TypeAlias = Callable[[Tensor, Tensor], Tensor]
 
 
 class Layouts(NamedTuple):
-    """Rooms of n x n cells with three objects of different kinds in different cells."""
+    """Rooms of n x n cells with three objects in different cells: the second is of the first one's colour, the third of its shape."""
 
+    n: int
     cell_LO: Tensor
     kind_LO: Tensor
-    picture_LC: Tensor
-    """Without the agent, [L, n * n, 3, CELL, CELL] uint8."""
+    corner_L2: Tensor
+    """Row and column of the room's upper left pixel in the picture: the camera stands a little elsewhere in each."""
+    picture_L: Tensor
+    """Without the agent, [L, 3, H, W] uint8."""
 
 
 class Last(NamedTuple):
@@ -64,12 +67,11 @@ class Shapes:
         device: torch.device | str = "cpu",
     ) -> None:
         """`limit` is the longest episode in steps. Without a judge the truth is one."""
-        self.layouts = Layouts(*(part.to(device) for part in layouts))
+        self.layouts = Layouts(layouts.n, *(part.to(device) for part in layouts[1:]))
         self.limit, self.num_envs, self.judge, self.threshold, self.device = limit, num_envs, judge, threshold, torch.device(device)
-        self.num_cells = layouts.picture_LC.shape[1]
-        self.n = round(self.num_cells**0.5)
+        self.n, self.num_cells = layouts.n, layouts.n**2
         self.next_CA = neighbours(open_room(self.n)[None])[0].to(self.device)
-        self.planes_LPC = planes(self.layouts, self.num_cells)
+        self.planes_LPC = planes(self.layouts)
         self.obs_shape: tuple[int, ...] = (2 * (len(COLOURS) + len(SHAPES)) + 1, self.n, self.n)
         self.state_BF = torch.zeros(num_envs, 4, dtype=torch.long, device=self.device)
         nothing_B = torch.zeros(num_envs, device=self.device)
@@ -102,13 +104,16 @@ class Shapes:
         return self.layouts.cell_LO[state_BF[:, LAYOUT], state_BF[:, GOAL]] == state_BF[:, AGENT]
 
     def frames(self, state_BF: Tensor) -> Tensor:
-        """The pictures of states, [B, 3, n * CELL, n * CELL] uint8: the agent is a white frame around its cell."""
-        picture_BC = self.layouts.picture_LC[state_BF[:, LAYOUT]]
-        border = torch.ones(CELL, CELL, dtype=torch.bool, device=self.device)
-        border[1:-1, 1:-1] = False
-        row_B = torch.arange(len(state_BF), device=self.device)
-        picture_BC[row_B, state_BF[:, AGENT]] = picture_BC[row_B, state_BF[:, AGENT]].masked_fill(border, 255)
-        return picture_BC.unflatten(1, (self.n, self.n)).permute(0, 3, 1, 4, 2, 5).flatten(4, 5).flatten(2, 3)
+        """The pictures of states, [B, 3, H, W] uint8: the agent is a white frame around its cell."""
+        picture_B = self.layouts.picture_L[state_BF[:, LAYOUT]]
+        width = picture_B.shape[-1]
+        row_B, column_B = (self.layouts.corner_L2[state_BF[:, LAYOUT]] + CELL * _row_and_column(state_BF[:, AGENT], self.n)).unbind(1)
+        side = torch.arange(CELL, device=self.device)
+        edge = (side % (CELL - 1) == 0)[:, None] | (side % (CELL - 1) == 0)
+        border_P = (side[:, None] * width + side)[edge]
+        place_BP = (row_B * width + column_B)[:, None] + border_P
+        picture_B.flatten(2).scatter_(2, place_BP[:, None].expand(-1, 3, -1), 255)
+        return picture_B
 
     def observe(self, state_BF: Tensor) -> Tensor:
         """What the policy sees: planes of the colours and shapes in the cells and of the agent, and the goal's colour and shape in all."""
@@ -148,36 +153,44 @@ class Shapes:
 
 
 def draw_layouts(num: int, n: int, generator: torch.Generator) -> Layouts:
-    """Random rooms: cells and kinds evenly, each object off its cell's middle by up to a pixel, grounds of random greys with noise."""
+    """Random rooms: cells, kinds and the camera's place evenly, grounds of random greys with noise."""
     if n * n <= OBJECTS:
         raise ValueError(f"n: found {n}, expected a room of more cells than its {OBJECTS} objects")
     cell_LO = torch.rand(num, n * n, generator=generator).argsort(1)[:, :OBJECTS]
-    kind_LO = torch.rand(num, len(KINDS), generator=generator).argsort(1)[:, :OBJECTS]
-    place_LO = torch.randint(4, (num, OBJECTS), generator=generator)
-    ground_L = torch.randint(20, 90, (num, 1, 1, 1, 1), generator=generator)
-    picture_LC = ground_L.expand(-1, n * n, 3, CELL, CELL).clone()
-    sprite_LO = _sprites()[place_LO, kind_LO % len(SHAPES)]
+    colour_L2 = torch.rand(num, len(COLOURS), generator=generator).argsort(1)[:, :2]
+    shape_L2 = torch.rand(num, len(SHAPES), generator=generator).argsort(1)[:, :2]
+    kind_LO = len(SHAPES) * colour_L2[:, [0, 0, 1]] + shape_L2[:, [0, 1, 0]]
+    corner_L2 = torch.randint(CELL + 1, (num, 2), generator=generator)
+    side = picture_side(n)
+    picture_L = torch.randint(20, 90, (num, 1, 1, 1), generator=generator).expand(-1, 3, side, side).clone()
     colour_K3 = torch.tensor(list(COLOURS.values())).repeat_interleave(len(SHAPES), 0)
-    row_L1 = torch.arange(num)[:, None]
-    picture_LC[row_L1, cell_LO] = torch.where(sprite_LO[:, :, None], colour_K3[kind_LO][..., None, None], picture_LC[row_L1, cell_LO])
-    noise_LC = torch.randint(-18, 19, picture_LC.shape, generator=generator)
-    return Layouts(cell_LO, kind_LO, (picture_LC + noise_LC).clamp(0, 255).to(torch.uint8))
+    for kind_L, cell_L in zip(kind_LO.unbind(1), cell_LO.unbind(1), strict=True):
+        row_L, column_L = (corner_L2 + CELL * _row_and_column(cell_L, n) + 1).unbind(1)
+        sprite_L = _sprites()[kind_L % len(SHAPES)]
+        layout_P, down_P, right_P = sprite_L.nonzero(as_tuple=True)
+        picture_L[layout_P, :, row_L[layout_P] + down_P, column_L[layout_P] + right_P] = colour_K3[kind_L[layout_P]]
+    noise_L = torch.randint(-18, 19, picture_L.shape, generator=generator)
+    return Layouts(n, cell_LO, kind_LO, corner_L2, (picture_L + noise_L).clamp(0, 255).to(torch.uint8))
 
 
-def planes(layouts: Layouts, num_cells: int) -> Tensor:
+def picture_side(n: int) -> int:
+    """Height and width of the pictures of rooms of n x n cells: one cell more, which the camera may be off by."""
+    return (n + 1) * CELL
+
+
+def planes(layouts: Layouts) -> Tensor:
     """One plane of cells for each colour and each shape, [L, P, C]."""
-    planes_LPC = torch.zeros(len(layouts.cell_LO), len(COLOURS) + len(SHAPES), num_cells, device=layouts.cell_LO.device)
+    planes_LPC = torch.zeros(len(layouts.cell_LO), len(COLOURS) + len(SHAPES), layouts.n**2, device=layouts.cell_LO.device)
     row_L1 = torch.arange(len(layouts.cell_LO), device=layouts.cell_LO.device)[:, None]
     planes_LPC[row_L1, layouts.kind_LO // len(SHAPES), layouts.cell_LO] = 1.0
     planes_LPC[row_L1, len(COLOURS) + layouts.kind_LO % len(SHAPES), layouts.cell_LO] = 1.0
     return planes_LPC
 
 
+def _row_and_column(cell_B: Tensor, n: int) -> Tensor:
+    return torch.stack([cell_B // n, cell_B % n], 1)
+
+
 def _sprites() -> Tensor:
-    """Where each shape is drawn within its cell, at each of four places, [4, SHAPES, CELL, CELL] bool."""
-    drawn_S55 = torch.tensor([[dot == "#" for dot in shape] for shape in SHAPES.values()]).unflatten(1, (5, 5))
-    sprites = torch.zeros(4, len(SHAPES), CELL, CELL, dtype=torch.bool)
-    for place in range(4):
-        down, right = 1 + place // 2, 1 + place % 2
-        sprites[place, :, down : down + 5, right : right + 5] = drawn_S55
-    return sprites
+    """[SHAPES, 6, 6] bool."""
+    return torch.tensor([[dot == "#" for dot in shape] for shape in SHAPES.values()]).unflatten(1, (6, 6))
