@@ -6,8 +6,8 @@ o is a picture of the world, l the goal in words, the n are negatives: other goa
 from a folder or the hub (`kernel/clip.py`). Before training the reward is judged offline, on pictures of which the truth is known, by
 precision and recall; after it the agent is judged by the truth, which it never saw:
 
-    right      the reward ended the episode at the goal          hacked     it ended the episode elsewhere
-    true       the agent was at its goal before the end          missed     it was there and the reward did not say so
+    right          the reward ended the episode at the goal          hacked     it ended the episode elsewhere
+    true_return    the agent was at its goal before the end          missed     it was there and the reward did not say so
 
 The policy reads cells, not pixels, and is told the goal: what is measured is the reward. Left out: Playhouse and AndroidEnv, and policies
 that see. Expected: the larger the encoder, the better the reward and the more often the agent truly succeeds (recipes/clip_reward).
@@ -208,9 +208,7 @@ def loss_of(net: Policy, part: Rollout, advantage: Tensor, returns: Tensor, cfg:
     return policy + cfg.weight_value * 0.5 * (value - returns).square().mean() - cfg.weight_entropy * entropy(logits).mean()
 
 
-def learn(
-    net: Policy, optimiser: torch.optim.Optimizer, rollout: Rollout, last_obs: Tensor, cfg: Config, draws: torch.Generator
-) -> None:
+def learn(net: Policy, optimiser: torch.optim.Optimizer, rollout: Rollout, last_obs: Tensor, cfg: Config, draws: torch.Generator) -> None:
     """Several passes over a rollout."""
     with torch.no_grad():
         _, after_B = net(last_obs)
@@ -232,7 +230,7 @@ def evaluate(net: Policy, env: Shapes, cfg: Config, when: int | str) -> tuple[di
     draws = torch.Generator(cfg.device).manual_seed(seed_for(cfg.seed, "evaluation", when))
     obs = env.reset(draws)
     going_B = torch.ones(env.num_envs, dtype=torch.bool, device=env.device)
-    seen_B = {name: torch.zeros_like(going_B) for name in (*OUTCOMES, "true")}
+    seen_B = {name: torch.zeros_like(going_B) for name in (*OUTCOMES, "true_return")}
     pictures: dict[str, list[Picture]] = {name: [] for name in OUTCOMES}
     while bool(going_B.any()):
         obs, _, terminated_B, truncated_B = env.step(act(net, obs, draws)[0])
@@ -241,7 +239,7 @@ def evaluate(net: Policy, env: Shapes, cfg: Config, when: int | str) -> tuple[di
             "right": going_B & terminated_B & true_B,
             "hacked": going_B & terminated_B & ~true_B,
             "missed": going_B & ~terminated_B & true_B,
-            "true": going_B & true_B,
+            "true_return": going_B & true_B,
         }
         for name, happened_B in now_B.items():
             seen_B[name] |= happened_B

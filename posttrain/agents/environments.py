@@ -119,7 +119,7 @@ class ShapesConfig:
     kind: Literal["shapes"] = "shapes"
     n: int = Field(default=4, ge=2)
     """Side of the room, cells."""
-    limit: PositiveInt = 16
+    limit: PositiveInt = 10
     """Longest episode, steps."""
     layouts: PositiveInt = 400
     """Rooms to train in."""

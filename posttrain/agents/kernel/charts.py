@@ -107,7 +107,8 @@ def draw_pictures(path: Path, rows: Mapping[str, Sequence[Picture]]) -> None:
     from matplotlib import pyplot
 
     columns = max(1, *(len(pictures) for pictures in rows.values()))
-    figure, axes = pyplot.subplots(len(rows), columns, figsize=(1.35 * columns + 0.6, 1.75 * len(rows)), squeeze=False, layout="constrained")
+    size = (1.35 * columns + 0.6, 1.75 * len(rows))
+    figure, axes = pyplot.subplots(len(rows), columns, figsize=size, squeeze=False, layout="constrained")
     for axes_N, (name, pictures) in zip(axes, rows.items(), strict=True):
         for axis in axes_N:
             axis.set_xticks([])

@@ -118,14 +118,16 @@ class DualEncoder:
     @property
     def temperature(self) -> float:
         """The one that the checkpoint was trained to."""
-        return float((-self.model.logit_scale).exp())  # type: ignore[operator, union-attr]
+        return float((-self.model.logit_scale).exp())  # type: ignore[operator]
 
     def texts(self, texts: Sequence[str]) -> Tensor:
-        """Embeddings of length 1, [K, D]; raises `ValueError` on a text that is longer than the encoder reads."""
+        """Embeddings of length 1, [K, D]; raises `ValueError` on a text that the encoder does not read whole."""
         if new := [text for text in dict.fromkeys(texts) if text not in self._embedded]:
             for text, ids in zip(new, self.tokenizer(new)["input_ids"], strict=True):
                 if len(ids) > self.longest:
                     raise ValueError(f"text of {len(ids)} tokens, the encoder reads {self.longest} at most: {text!r:.60}")
+                if self.tokenizer.unk_token_id in ids[:-1]:  # in CLIP it is the end of the text: what follows would not be read
+                    raise ValueError(f"text with what the encoder's tokenizer does not know: {text!r:.60}")
             given = self.tokenizer(new, padding="max_length", max_length=self.longest, return_tensors="pt").to(self.device)
             with torch.no_grad():
                 embedded_KD = normalize(self.model.get_text_features(**given).pooler_output.float(), dim=-1)  # type: ignore[operator]
@@ -195,7 +197,7 @@ class GoalReward:
         keep: int = 16_384,
     ) -> None:
         """Templates have one {} where the goal's name goes; `keep` bounds the images remembered. Raises `ValueError` on bad wording."""
-        if bad := [template for template in templates if template.replace("{}", "", 1) == template or "{}" in template.replace("{}", "", 1)]:
+        if bad := [template for template in templates if template.count("{}") != 1]:
             raise ValueError(f"template {bad[0]!r}, expected a text with one {{}}, where the goal's name goes")
         if not templates or not (negatives or (others and len(goals) > 1)):
             raise ValueError("found no template, or no negative: a goal that stands against nothing has probability 1 everywhere")
@@ -205,7 +207,8 @@ class GoalReward:
         self.text_KD = torch.cat([ensembled(worded_TGD), *([encoder.texts(negatives)] if negatives else [])])
         self.rivals_GK = torch.ones(len(goals), len(self.text_KD), dtype=torch.bool, device=encoder.device)
         self.rivals_GK[:, : len(goals)] = others
-        self._forget()
+        self._place: dict[bytes, int] = {}
+        self._known_ND = self.text_KD[:0]
 
     def __call__(self, image_BCHW: Tensor, goal_B: Tensor) -> Tensor:
         """Probabilities, [B], of goals by their place in `goals`."""
@@ -216,16 +219,12 @@ class GoalReward:
         new = {key: i for i, key in enumerate(keys) if key not in self._place}
         if new:
             if len(self._place) + len(new) > self.keep:
-                self._forget()
+                self._place = {}
                 new = {key: i for i, key in enumerate(keys)}
             images = self.encoder.images(image_BCHW[list(new.values())])
             self._known_ND = torch.cat([self._known_ND, images]) if self._place else images
             self._place |= {key: len(self._place) + i for i, key in enumerate(new)}
         return self._known_ND[[self._place[key] for key in keys]]
-
-    def _forget(self) -> None:
-        self._place: dict[bytes, int] = {}
-        self._known_ND = self.text_KD[:0]
 
     def state_dict(self) -> dict[str, Any]:
         keys = torch.frombuffer(bytearray(b"".join(self._place)), dtype=torch.uint8) if self._place else torch.empty(0, dtype=torch.uint8)

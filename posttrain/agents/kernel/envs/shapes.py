@@ -14,12 +14,12 @@ from posttrain.agents.kernel.envs.grids import neighbours
 from posttrain.agents.kernel.envs.layouts import open_room
 
 COLOURS = {"red": (220, 60, 50), "green": (70, 180, 75), "blue": (65, 105, 225), "yellow": (235, 200, 50), "purple": (160, 70, 190)}
-SHAPES = {
-    "square": "######" "######" "######" "######" "######" "######",
-    "ring": ".####." "##..##" "#....#" "#....#" "##..##" ".####.",
-    "cross": "..##.." "..##.." "######" "######" "..##.." "..##..",
-    "triangle": "..##.." "..##.." ".####." ".####." "######" "######",
-    "diamond": "..##.." ".####." "######" "######" ".####." "..##..",
+SHAPES = {  # row by row
+    "square": "###### ###### ###### ###### ###### ######",
+    "ring": ".####. ##..## #....# #....# ##..## .####.",
+    "cross": "..##.. ..##.. ###### ###### ..##.. ..##..",
+    "triangle": "..##.. ..##.. .####. .####. ###### ######",
+    "diamond": "..##.. .####. ###### ###### .####. ..##..",
 }
 KINDS = tuple(f"{colour} {shape}" for colour in COLOURS for shape in SHAPES)
 """What an object can be; a goal is the number of one of them."""
@@ -192,5 +192,5 @@ def _row_and_column(cell_B: Tensor, n: int) -> Tensor:
 
 
 def _sprites() -> Tensor:
-    """[SHAPES, 6, 6] bool."""
-    return torch.tensor([[dot == "#" for dot in shape] for shape in SHAPES.values()]).unflatten(1, (6, 6))
+    """[SHAPES, CELL - 2, CELL - 2] bool."""
+    return torch.tensor([[[dot == "#" for dot in row] for row in shape.split()] for shape in SHAPES.values()])
