@@ -20,7 +20,7 @@ from torch.nn.functional import normalize
 
 from posttrain.agents.environments import check_device
 from posttrain.agents.kernel import checkpoint
-from posttrain.agents.kernel.captions import caption, words
+from posttrain.agents.kernel.captions import byte_pairs, caption, words
 from posttrain.agents.kernel.clip import Preparation, contrastive_loss, preparation_of, prepared
 from posttrain.agents.kernel.envs.shapes import AGENT, CELL, LAYOUT, OBJECTS, Shapes, draw_layouts, picture_side
 from posttrain.agents.kernel.threads import one_thread
@@ -70,11 +70,11 @@ def make_processor(cfg: Config) -> "CLIPProcessor":
     from transformers import CLIPProcessor, CLIPTokenizer
     from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 
-    tokenizer = CLIPTokenizer().train_new_from_iterator(words(), vocab_size=1000, show_progress=False)
+    vocab, merges = byte_pairs(words())
     side = picture_side(cfg.n)
     size = {"height": side, "width": side}
     images = CLIPImageProcessorPil(size=size, crop_size=size, do_center_crop=False, image_mean=[0.5] * 3, image_std=[0.25] * 3)
-    return CLIPProcessor(images, tokenizer)
+    return CLIPProcessor(images, CLIPTokenizer(vocab, merges))
 
 
 def make_model(cfg: Config, tokenizer: Any) -> "CLIPModel":

@@ -36,7 +36,7 @@ from posttrain.config import ConfigError, config
 from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_atomic
 
 LEVELS = range(10, 100, 10)  # percent: thresholds, and recalls, that precision is told at
-OUTCOMES = ("right", "hacked", "missed")
+OUTCOMES = {"right": "paid at the goal", "hacked": "paid elsewhere", "missed": "not paid at the goal"}
 SHOWN = 8  # pictures of each outcome
 
 
@@ -94,7 +94,7 @@ class Config:
     """Features of a cell."""
     hidden: PositiveInt = 64
     """Features of the whole room."""
-    learning_rate: PositiveFloat = 2e-3
+    learning_rate: PositiveFloat = 5e-3
     """Of Adam, falling linearly to 0 at the end of the run."""
     clip_update: PositiveFloat = 0.5
     """Largest norm of the gradient."""
@@ -241,12 +241,13 @@ def evaluate(net: Policy, env: Shapes, cfg: Config, when: int | str) -> tuple[di
             "missed": going_B & ~terminated_B & true_B,
             "true_return": going_B & true_B,
         }
-        for name, happened_B in now_B.items():
-            seen_B[name] |= happened_B
         for name in OUTCOMES:
-            for i in now_B[name].nonzero()[: SHOWN - len(pictures[name]), 0].tolist():
+            first_B = now_B[name] & ~seen_B[name]  # one picture an episode
+            for i in first_B.nonzero()[: SHOWN - len(pictures[name]), 0].tolist():
                 text = f"{KINDS[int(env.goal(state_BF[i : i + 1]))]}\np = {prob_B[i].item():.2f}"
                 pictures[name].append(Picture(env.frames(state_BF[i : i + 1])[0].permute(1, 2, 0).cpu().numpy(), text))
+        for name, happened_B in now_B.items():
+            seen_B[name] |= happened_B
         going_B &= ~(terminated_B | truncated_B)
     return {name: flags_B.float().mean().item() for name, flags_B in seen_B.items()}, pictures
 
@@ -268,7 +269,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
         shares, pictures = evaluate(net, make_world(cfg, cfg.final_episodes, reward, held_out=True), cfg, when="end")
         result |= {"env_steps": rollouts * steps_each, **shares, "train_cpu_s": spent_s}
         torch.save(net.state_dict(), out / "model.pt")
-        draw_pictures(out / "pictures.png", pictures)
+        draw_pictures(out / "pictures.png", {f"{name}:\n{OUTCOMES[name]}": shown for name, shown in pictures.items()})
     write_atomic(out / "result.json", json.dumps(result, indent=1) + "\n")
     return 0
 

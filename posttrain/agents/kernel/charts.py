@@ -117,6 +117,6 @@ def draw_pictures(path: Path, rows: Mapping[str, Sequence[Picture]]) -> None:
         for axis, picture in zip(axes_N, pictures, strict=False):
             axis.imshow(picture.image, interpolation="nearest")
             axis.set_title(picture.text, fontsize=8)
-        axes_N[0].set_ylabel(name if pictures else f"{name}:\nnone", fontsize=10, rotation=0, ha="right", va="center")
+        axes_N[0].set_ylabel(name if pictures else f"{name}\n(none)", fontsize=10, rotation=0, ha="right", va="center")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
