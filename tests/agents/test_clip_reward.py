@@ -23,7 +23,9 @@ def small(**changes):
 
 
 def test_paid_by_the_truth_it_walks_to_the_goal(tmp_path):
-    cfg = small(env_steps=40_000, num_envs=64, rollout=16, log_every=999, checkpoint_every=99, final_episodes=500, env={"limit": 9})
+    cfg = small(
+        env_steps=40_000, num_envs=64, rollout=16, log_every=999, checkpoint_every=99, final_episodes=500, env={"limit": 9, "layouts": 300}
+    )
     clip_reward.main(cfg, tmp_path, False)
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["right"] == result["true_return"] > 0.9
