@@ -109,6 +109,12 @@ class Config:
     """Of the evaluation at the end, in rooms that were not trained in."""
     device: str = "cpu"
 
+    def __post_init__(self) -> None:
+        if 0 < self.env_steps < self.num_envs * self.rollout:
+            raise ValueError(f"env_steps: found {self.env_steps}, expected 0 or one rollout at least, {self.num_envs * self.rollout} steps")
+        if self.model is None and self.env_steps == 0:
+            raise ValueError("model: found null and env_steps 0, which leaves nothing to do: name a model to judge")
+
 
 def make_reward(cfg: Config) -> GoalReward | None:
     """The goals of the world as the encoder sees them; raises `ConfigError` where there is no such model, or a wording cannot be read."""

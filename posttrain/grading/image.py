@@ -7,6 +7,7 @@ the encoder and the wording: measure it on images whose truth you know (`posttra
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -60,21 +61,27 @@ def asked(encoder: "DualEncoder", rows: Sequence[Asked], wording: Wording = Word
 
     from posttrain.agents.kernel.clip import ensembled, goal_probability
 
+    temperature = wording.temperature or encoder.temperature
     seen = {row.image: _opened(row.image, encoder.smallest) for row in rows}
     embedded = _embedded(encoder, {path: image for path, image in seen.items() if not isinstance(image, Verdict)})
+
+    @cache
+    def worded(texts: tuple[str, ...]) -> "Tensor":
+        each_T = [encoder.texts([template.replace("{}", text) for text in texts]) for template in wording.templates]
+        return ensembled(torch.stack(each_T)).cpu()
+
     verdicts = []
     for row in rows:
         failed = seen[row.image]
         if isinstance(failed, Verdict):
             verdicts.append(failed)
             continue
-        texts = [row.goal, *(text for text in dict.fromkeys(row.negatives) if text != row.goal)]
-        worded_TKD = torch.stack([encoder.texts([template.replace("{}", text) for text in texts]) for template in wording.templates])
-        goal_1, rivals_1K = torch.zeros(1, dtype=torch.long), torch.ones(1, len(texts), dtype=torch.bool)
-        image_1D, text_KD = embedded[row.image][None].cpu(), ensembled(worded_TKD).cpu()
-        prob = goal_probability(image_1D, text_KD, goal_1, rivals_1K, wording.temperature or encoder.temperature).item()
-        met, sign = prob >= wording.threshold, ">=" if prob >= wording.threshold else "<"
-        why = f"p = {prob:.3f} {sign} {wording.threshold:g}, against {len(texts) - 1} other texts"
+        texts = tuple(dict.fromkeys((*row.negatives, row.goal)))
+        goal_1, rivals_KK = torch.tensor([texts.index(row.goal)]), torch.ones(len(texts), len(texts), dtype=torch.bool)
+        prob_1 = goal_probability(embedded[row.image][None].cpu(), worded(texts), goal_1, rivals_KK, temperature)
+        prob = prob_1.item()
+        met = prob >= wording.threshold
+        why = f"p = {prob:.3f} {'>=' if met else '<'} {wording.threshold:g}, against {len(texts) - 1} other texts"
         verdicts.append(Verdict(status="correct" if met else "wrong", why=why, rule="clip", gold_form=row.goal, pred_form=f"{prob:.6f}"))
     return verdicts
 
@@ -118,7 +125,7 @@ def _opened(path: Path, smallest: int) -> "Tensor | Verdict":
     from PIL import Image, UnidentifiedImageError
 
     def refused(why: str, status: str = "no_answer") -> Verdict:
-        return Verdict(status=status, why=f"{path}: {why}", rule="image")  # type: ignore[arg-type]
+        return Verdict(status=status, why=f"{str(path)[-200:]}: {why}", rule="image")  # type: ignore[arg-type]
 
     try:
         if not path.is_file():

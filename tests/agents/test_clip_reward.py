@@ -113,6 +113,20 @@ def test_without_steps_only_the_reward_is_judged(tmp_path):
     assert json.loads((tmp_path / "run" / "result.json").read_text()).keys() == {"env_steps", "offline"}
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"env_steps": 100}, "env_steps: found 100, expected 0 or one rollout at least, 128 steps"),
+        ({"env_steps": 0}, "model: found null and env_steps 0, which leaves nothing to do"),
+        ({"reward": {"threshold": 0}}, "reward.threshold: found 0"),
+        ({"env": {"kind": "maze"}}, "env.kind: found 'maze'"),
+    ],
+)
+def test_a_recipe_that_makes_no_sense_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        small(**changes)
+
+
 def test_what_cannot_reward_is_refused_in_one_line(tmp_path):
     with pytest.raises(ConfigError, match=r"^model: cannot load '/nowhere'"):
         make_reward(small(model="/nowhere"))

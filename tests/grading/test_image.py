@@ -65,7 +65,7 @@ def bad(folder, name):
         case "small.png":
             drawn(path, size=(64, 20))
         case "huge.png":
-            Image.new("L", (60_000, 1_000)).save(path)
+            Image.new("1", (60_000, 1_000)).save(path)
         case "folder.png":
             path.mkdir()
     return path
