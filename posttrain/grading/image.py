@@ -47,12 +47,14 @@ class Asked:
 
     image: Path
     goal: str
-    negatives: tuple[str, ...]
-    """At least one: a goal that stands against nothing has probability 1 everywhere."""
+    negatives: tuple[str, ...] = ()
+    """Whole texts."""
+    others: tuple[str, ...] = ()
+    """Other goals, worded as this one; the goal itself among them counts once."""
 
     def __post_init__(self) -> None:
-        if not [text for text in self.negatives if text != self.goal]:
-            raise ValueError(f"goal {self.goal!r} stands against nothing: name at least one negative, another text that might be true")
+        if not self.negatives and not [other for other in self.others if other != self.goal]:
+            raise ValueError(f"goal {self.goal!r} stands against nothing, and would have probability 1 everywhere: name a negative")
 
 
 def asked(encoder: "DualEncoder", rows: Sequence[Asked], wording: Wording = Wording()) -> list[Verdict]:
@@ -66,9 +68,9 @@ def asked(encoder: "DualEncoder", rows: Sequence[Asked], wording: Wording = Word
     embedded = _embedded(encoder, {path: image for path, image in seen.items() if not isinstance(image, Verdict)})
 
     @cache
-    def worded(texts: tuple[str, ...]) -> "Tensor":
-        each_T = [encoder.texts([template.replace("{}", text) for text in texts]) for template in wording.templates]
-        return ensembled(torch.stack(each_T)).cpu()
+    def worded(goals: tuple[str, ...], negatives: tuple[str, ...]) -> "Tensor":
+        each_T = [encoder.texts([template.replace("{}", goal) for goal in goals]) for template in wording.templates]
+        return torch.cat([ensembled(torch.stack(each_T)), *([encoder.texts(negatives)] if negatives else [])]).cpu()
 
     verdicts = []
     for row in rows:
@@ -76,12 +78,12 @@ def asked(encoder: "DualEncoder", rows: Sequence[Asked], wording: Wording = Word
         if isinstance(failed, Verdict):
             verdicts.append(failed)
             continue
-        texts = tuple(dict.fromkeys((*row.negatives, row.goal)))
-        goal_1, rivals_KK = torch.tensor([texts.index(row.goal)]), torch.ones(len(texts), len(texts), dtype=torch.bool)
-        prob_1 = goal_probability(embedded[row.image][None].cpu(), worded(texts), goal_1, rivals_KK, temperature)
-        prob = prob_1.item()
+        goals = tuple(dict.fromkeys((*row.others, row.goal)))
+        text_KD, goal_1 = worded(goals, row.negatives), torch.tensor([goals.index(row.goal)])
+        rivals_GK = torch.ones(len(goals), len(text_KD), dtype=torch.bool)
+        prob = goal_probability(embedded[row.image][None].cpu(), text_KD, goal_1, rivals_GK, temperature).item()
         met = prob >= wording.threshold
-        why = f"p = {prob:.3f} {'>=' if met else '<'} {wording.threshold:g}, against {len(texts) - 1} other texts"
+        why = f"p = {prob:.3f} {'>=' if met else '<'} {wording.threshold:g}, against {len(text_KD) - 1} other texts"
         verdicts.append(Verdict(status="correct" if met else "wrong", why=why, rule="clip", gold_form=row.goal, pred_form=f"{prob:.6f}"))
     return verdicts
 

@@ -14,12 +14,12 @@ from posttrain.types import DataError
 EPILOG = """\
 Each row is a JSON object with the path of an image, relative to FILE's folder, and what it should show:
 
-    {"image": "frame_7.png", "goal": "the agent is at the red ring", "negatives": ["the agent is on empty ground"], "expected": true}
+    {"image": "frame_7.png", "goal": "red ring", "negatives": ["the agent is on empty ground"], "expected": true}
 
-p(goal | image) is a softmax over the goal and its negatives: those of the row, of --negative, and with --others the goals of all other
-rows. The row comes out with status (correct, wrong; no_answer: no image that can be judged; limit: too large), why, rule, gold_form (the
-goal) and pred_form (p). Where rows have an `expected` verdict, agreement with it is counted: precision is 1 less the share of what was
-accepted though false among all that was accepted. A threshold chosen by that count needs other rows to be tested on.
+p(goal | image) is a softmax over the goal, worded by --template, and what it stands against: the row's negatives and --negative, which are
+whole texts, and with --others the goals of all other rows, worded alike. The row comes out with status (correct, wrong; no_answer: no
+image that can be judged; limit: too large), why, rule, gold_form (the goal) and pred_form (p). Where rows have an `expected` verdict,
+agreement with it is counted. A threshold that was chosen by that count needs other rows to be tested on.
 
 The counts go to stderr, or with --json to stdout as one object. Exit codes: 0 graded, 2 the call, the model or the file was wrong."""
 
@@ -34,7 +34,7 @@ def cli(argv: Sequence[str]) -> int:
     parser.add_argument("file", type=Path, help="rows to grade, .jsonl or .jsonl.gz")
     parser.add_argument("--model", required=True, help="folder or hub id of a CLIP or SigLIP")
     parser.add_argument("--template", action="append", metavar="TEXT", help="how a goal is worded, {} being it; several are averaged")
-    parser.add_argument("--negative", action="append", default=[], metavar="TEXT", help="a text that every goal stands against")
+    parser.add_argument("--negative", action="append", default=[], metavar="TEXT", help="a whole text that every goal stands against")
     parser.add_argument("--others", action="store_true", help="a goal also stands against the goals of all other rows")
     parser.add_argument("--temperature", type=float, help="of the softmax; default: the one that the model was trained to")
     parser.add_argument("--threshold", type=float, default=0.5, help="p from which on a goal counts as shown (default: 0.5)")
@@ -73,14 +73,15 @@ def cli(argv: Sequence[str]) -> int:
 def read_asked(located: Sequence[Located], folder: Path, negatives: Sequence[str], *, others: bool) -> list[Asked]:
     """What each row asks; raises `DataError` naming the line before anything is graded."""
     goals = list(dict.fromkeys(text_field(where, row, "goal") for where, row in located)) if others else []
-    return [_asked(where, row, folder, (*negatives, *goals)) for where, row in located]
+    return [_asked(where, row, folder, tuple(negatives), tuple(goals)) for where, row in located]
 
 
-def _asked(where: str, row: dict[str, Any], folder: Path, negatives: tuple[str, ...]) -> Asked:
+def _asked(where: str, row: dict[str, Any], folder: Path, negatives: tuple[str, ...], goals: tuple[str, ...]) -> Asked:
     own = row.get("negatives", [])
     if not isinstance(own, list) or not all(isinstance(text, str) for text in own):
         raise DataError(f"{where}: 'negatives' must be a list of texts, found {own!r:.80}")
     try:
-        return Asked(image=folder / text_field(where, row, "image"), goal=text_field(where, row, "goal"), negatives=(*own, *negatives))
+        image, goal = (text_field(where, row, name) for name in ("image", "goal"))
+        return Asked(image=folder / image, goal=goal, negatives=(*own, *negatives), others=goals)
     except ValueError as error:
         raise DataError(f"{where}: {error}") from None

@@ -34,7 +34,7 @@ def drawn(path, size=(64, 48), mode="RGB", seed=0):
 
 def test_the_verdict_is_the_probability_against_the_threshold(encoder, tmp_path):
     paths = [drawn(tmp_path / f"{i}.png", size, seed=i) for i, size in enumerate([(64, 48), (100, 90), (64, 48)])]
-    rows = [Asked(image=path, goal=goal, negatives=GOALS) for path in paths for goal in GOALS]
+    rows = [Asked(image=path, goal=goal, others=GOALS) for path in paths for goal in GOALS]
     verdicts = asked(encoder, rows, Wording(templates=("a {}",)))
     text = encoder.texts([f"a {goal}" for goal in GOALS])
     for i, path in enumerate(paths):
@@ -47,6 +47,18 @@ def test_the_verdict_is_the_probability_against_the_threshold(encoder, tmp_path)
     again = asked(encoder, rows, Wording(templates=("a {}",), threshold=middle))
     assert [verdict.status == "correct" for verdict in again] == [float(verdict.pred_form) >= middle for verdict in verdicts]
     assert sum(verdict.correct for verdict in again) == 5
+
+
+def test_a_negative_is_a_whole_text_and_another_goal_is_worded_as_the_goal_is(encoder, tmp_path):
+    path, wording = drawn(tmp_path / "a.png"), Wording(templates=("a {}", "the {}"))
+    by_hand = [
+        Asked(image=path, goal="red ring", negatives=("a blue square",)),
+        Asked(image=path, goal="red ring", others=("blue square",)),
+    ]
+    whole, worded = asked(encoder, by_hand, Wording(templates=("a {}",)))
+    assert whole.pred_form == worded.pred_form
+    whole, worded = asked(encoder, by_hand, wording)  # "a blue square" alone against the mean of "a" and "the blue square"
+    assert whole.pred_form != worded.pred_form
 
 
 def bad(folder, name):
@@ -87,7 +99,7 @@ def bad(folder, name):
     ],
 )
 def test_what_is_no_image_gets_a_verdict_and_spoils_no_other(encoder, tmp_path, name, status, why):
-    rows = [Asked(image=path, goal="red ring", negatives=GOALS) for path in (bad(tmp_path, name), drawn(tmp_path / "good.png"))]
+    rows = [Asked(image=path, goal="red ring", others=GOALS) for path in (bad(tmp_path, name), drawn(tmp_path / "good.png"))]
     first, second = asked(encoder, rows, Wording(threshold=1e-6))
     assert (first.status, second.status) == (status, "correct")
     assert f"{name}: {why}" in first.why
@@ -96,7 +108,7 @@ def test_what_is_no_image_gets_a_verdict_and_spoils_no_other(encoder, tmp_path, 
 def test_a_grey_image_is_graded_as_the_same_in_rgb(encoder, tmp_path):
     grey = drawn(tmp_path / "grey.png", mode="L")
     Image.open(grey).convert("RGB").save(tmp_path / "rgb.png")
-    rows = [Asked(image=path, goal="red ring", negatives=GOALS) for path in (grey, tmp_path / "rgb.png")]
+    rows = [Asked(image=path, goal="red ring", others=GOALS) for path in (grey, tmp_path / "rgb.png")]
     one, other = asked(encoder, rows)
     assert one == other
 
@@ -111,7 +123,7 @@ def test_it_is_the_grader_of_a_task(encoder, tmp_path):
 
 def test_a_goal_without_negatives_is_refused(tmp_path):
     with pytest.raises(ValueError, match="goal 'ring' stands against nothing"):
-        Asked(image=tmp_path, goal="ring", negatives=("ring",))
+        Asked(image=tmp_path, goal="ring", others=("ring",))
 
 
 def written(folder, rows):
@@ -138,7 +150,7 @@ def test_a_file_of_images_is_graded(model, tmp_path, capsys):
     [
         ({"goal": "ring"}, [], "rows.jsonl:1: needs text in 'image'"),
         ({"image": "a.png"}, [], "rows.jsonl:1: needs text in 'goal'"),
-        ({"image": "a.png", "goal": "ring"}, [], "rows.jsonl:1: goal 'ring' stands against nothing: name at least one negative"),
+        ({"image": "a.png", "goal": "ring"}, [], "rows.jsonl:1: goal 'ring' stands against nothing, and would"),
         ({"image": "a.png", "goal": "ring", "negatives": "cross"}, [], "rows.jsonl:1: 'negatives' must be a list of texts"),
         ({"image": "a.png", "goal": "ring", "negatives": ["a"]}, ["--template", "ring"], "flags: templates: found 'ring', expected texts"),
         ({"image": "a.png", "goal": "ring", "negatives": ["a"]}, ["--threshold", "2"], "flags: found threshold 2.0"),
