@@ -1,4 +1,4 @@
-"""The picture of recipes/clip_reward/README.md, from the runs of its study: python evals/figure_clip.py STUDY_DIR OUT.png"""
+"""The picture of recipes/clip_reward/README.md, from the runs of its studies: python evals/figure_clip.py STUDY_DIR OUT.png"""
 
 import json
 import sys
@@ -8,39 +8,33 @@ from pathlib import Path
 from posttrain.agents.kernel.charts import Panel, draw
 
 SIZES = ("small", "medium", "large")
-THRESHOLDS = ("10", "20", "30", "50")  # percent, as the study's runs are called
+THRESHOLDS = ("10", "20", "30", "50")  # percent, as the runs are called
 RECALLS = ("10", "30", "50", "70", "90")
+SHARES = {"true return": "true_return", "right": "right", "hacked": "hacked"}
 
 
 def main(study: Path, out: Path) -> None:
-    seeds = sorted(folder for folder in study.glob("seed*") if (folder / "hot" / "result.json").exists())
-
     def of(run: str, number: Callable[[dict], float]) -> list[float]:
-        return [number(json.loads((seed / run / "result.json").read_text())) for seed in seeds]
+        """Of every seed that has finished it."""
+        return [number(json.loads(file.read_text())) for file in sorted(study.glob(f"seed*/{run}/result.json"))]
 
     precision = {
         size: [of(f"{size}_20", lambda r, level=level: r["offline"]["precision_at_recall"][level]) for level in RECALLS] for size in SIZES
     }
-    shares = {
-        "at the goal before the end (true return)": "true_return",
-        "paid at the goal (right)": "right",
-        "paid elsewhere (hacked)": "hacked",
-    }
-    runs = {"untrained": "untrained", **{size: f"{size}_20" for size in SIZES}, "truth": "truth"}
-    agents = {called: [of(run, lambda r, key=key: r[key]) for run in runs.values()] for called, key in shares.items()}
+    runs = {"untrained": "untrained", **{size: f"{size}_20" for size in SIZES}, "paid by\nthe truth": "truth"}
+    agents = {called: [of(run, lambda r, key=key: r[key]) for run in runs.values()] for called, key in SHARES.items()}
     panels = [
-        Panel("Offline: precision of the reward", [f"{int(level) / 100:g}" for level in RECALLS], precision, "precision at recall"),
+        Panel("Precision of the reward by its recall, offline", _percent(RECALLS), precision, "precision"),
         Panel("Agents by what pays them, threshold .2", list(runs), agents, "share of episodes", ordered=False, bars=True),
     ]
-    for called, key in shares.items():
+    for title, key in (("Paid at the goal, by threshold", "right"), ("Paid elsewhere, by threshold", "hacked")):
         lines = {size: [of(f"{size}_{threshold}", lambda r, key=key: r[key]) for threshold in THRESHOLDS] for size in SIZES}
-        panels.append(Panel(called, [f"{int(threshold) / 100:g}" for threshold in THRESHOLDS], lines, "share of episodes, by threshold"))
-    recall = {
-        size: [of(f"{size}_20", lambda r, level=level: r["offline"]["at_threshold"][level]["recall"]) for level in THRESHOLDS]
-        for size in SIZES
-    }
-    panels.append(Panel("Offline: recall of the reward", [f"{int(level) / 100:g}" for level in THRESHOLDS], recall, "recall, by threshold"))
+        panels.append(Panel(title, _percent(THRESHOLDS), lines, "share of episodes"))
     draw(out, panels)
+
+
+def _percent(numbers: tuple[str, ...]) -> list[str]:
+    return [f".{number.rstrip('0')}" for number in numbers]
 
 
 if __name__ == "__main__":
