@@ -35,6 +35,8 @@ class AgentRun:
     """Its YAML file, relative to where the command runs."""
     changes: dict[str, Any] = Field(default_factory=dict)
     """Keys that differ from the recipe's, nested as there."""
+    model: str | None = None
+    """Name of the earlier run whose `model` folder this one's key `model` names."""
     label: str
     """How tables and panels call it."""
 
@@ -70,6 +72,11 @@ class Config:
     """Runs at a time, each in a process of one thread."""
 
     def __post_init__(self) -> None:
+        names: list[str] = []
+        for name, run in self.runs.items():
+            if run.model is not None and run.model not in names:
+                raise ValueError(f"runs.{name}: names {run.model!r}, expected an earlier run{nearest(run.model, names)}")
+            names.append(name)
         for i, panel in enumerate(self.panels):
             for named in (*panel.runs, *([panel.against] if panel.against else [])):
                 if named not in self.runs:
@@ -169,8 +176,10 @@ def _job(cfg: Config, run: AgentRun, folder: Path, seed: int) -> Job:
     module: Any = importlib.import_module(f"posttrain.agents.{kind}") if kind in agents else None
     if not hasattr(module, "main"):
         raise ConfigError(f"{run.recipe}: found kind {kind!r}, expected an agent's{nearest(str(kind), agents)}")
-    recipe = build(module.Config, [layer, ("changes", run.changes), ("study", merge({"seed": seed}, cfg.overrides))])
-    return Job(folder=folder, model=folder, trainer=module.__name__, recipe=recipe, suites={}, label=None, needs=frozenset())
+    links = {"model": str(folder.parent / run.model / "model")} if run.model else {}
+    recipe = build(module.Config, [layer, ("changes", run.changes), ("study", merge({"seed": seed} | links, cfg.overrides))])
+    needs = frozenset({folder.parent / run.model} if run.model else ())
+    return Job(folder=folder, model=folder, trainer=module.__name__, recipe=recipe, suites={}, label=None, needs=needs)
 
 
 def _flat(tree: Any, prefix: str = "") -> dict[str, float]:

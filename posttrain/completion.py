@@ -18,7 +18,7 @@ from posttrain.schema import describe
 SHELLS = ("bash", "zsh", "fish")
 SUITES = ("posttrain.evaluation.run", "posttrain.evaluation.icl.run")
 WAYS: dict[str, dict[str, list[str]]] = {
-    "grade": {"math": ["math"], "code": ["code"]},
+    "grade": {"math": ["math"], "code": ["code"], "image": ["image"]},
     "data": {"check": ["check"], "overlap": ["overlap"], "repair": ["repair"]},
     "prompt": {"": ["WHAT"]},
 }

@@ -41,6 +41,25 @@ def test_runs_of_all_seeds_end_in_one_table_and_a_second_call_runs_nothing(tmp_p
     assert (out / "seed2" / "fast" / "result.json").exists()
 
 
+def test_a_run_takes_the_model_of_an_earlier_one_of_its_seed(tmp_path):
+    (tmp_path / "encoder.yaml").write_text(
+        yaml.safe_dump({"kind": "clip_encoder", "n": 3, "width": 8, "layers": 1, "steps": 2, "batch": 8})
+    )
+    judged = {"kind": "clip_reward", "env": {"n": 3, "layouts": 9}, "env_steps": 0, "offline_pictures": 30}
+    (tmp_path / "judged.yaml").write_text(yaml.safe_dump(judged))
+    runs = {
+        "encoder": {"recipe": str(tmp_path / "encoder.yaml"), "label": "encoder"},
+        "reward": {"recipe": str(tmp_path / "judged.yaml"), "model": "encoder", "label": "reward"},
+    }
+    panel = {"title": "Reward", "metrics": {"offline.average_precision": "average precision"}, "runs": ["reward"]}
+    assert main(study(tmp_path, runs=runs, panels=[panel], overrides={}), tmp_path / "out", resume=False) == 0
+    for seed in (0, 1):
+        recorded = yaml.safe_load((tmp_path / "out" / f"seed{seed}" / "reward" / "config.yaml").read_text())
+        assert recorded["model"] == str(tmp_path / "out" / f"seed{seed}" / "encoder" / "model")
+    with pytest.raises(ConfigError, match=r"runs.reward: names 'encodr', expected an earlier run; did you mean 'encoder'"):
+        study(tmp_path, runs=runs | {"reward": runs["reward"] | {"model": "encodr"}}, panels=[panel])
+
+
 def test_the_table_sets_runs_beside_another_paired_by_seed(tmp_path):
     cfg = study(tmp_path)
     results = {"fast": [{"score": 0.9}, {"score": 0.8}], "slow": [{"score": 0.6}, {"score": 0.4}]}

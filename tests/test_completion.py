@@ -41,7 +41,7 @@ def test_the_verbs_are_offered(script):
         (("train", "--kl.estimator", "k2"), {"k2_in_loss"}),
         (("eval", "--sampling.t"), {"--sampling.temperature"}),
         (("report", "--ag"), {"--against"}),
-        (("grade", ""), {"math", "code"}),
+        (("grade", ""), {"math", "code", "image"}),
         (("grade", "code", "--sand"), {"--sandbox"}),
         (("data", ""), {"check", "overlap", "repair"}),
         (("publish", "--pu"), {"--push", "--public"}),

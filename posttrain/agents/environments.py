@@ -12,6 +12,7 @@ from posttrain.agents.kernel.envs.grids import Grid, goal_grid, key_grid
 from posttrain.agents.kernel.envs.layouts import four_rooms, mazes, scattered_walls
 from posttrain.agents.kernel.envs.memory import MemoryChain, RepeatPrevious, TMaze
 from posttrain.agents.kernel.envs.pointmass import PointMass
+from posttrain.agents.kernel.envs.shapes import Shapes, draw_layouts
 from posttrain.agents.kernel.envs.trials import TrialCartPole
 from posttrain.agents.kernel.envs.vector import VectorEnv
 from posttrain.config import ConfigError, config
@@ -112,6 +113,19 @@ class PointMassConfig:
 
 
 @config
+class ShapesConfig:
+    """Walk to the one of three coloured objects that a goal names, in rooms of which every episode draws one."""
+
+    kind: Literal["shapes"] = "shapes"
+    n: int = Field(default=4, ge=2)
+    """Side of the room, cells."""
+    limit: PositiveInt = 10
+    """Longest episode, steps."""
+    layouts: PositiveInt = 400
+    """Rooms to train in."""
+
+
+@config
 class MemoryChainConfig:
     """Say, some steps later, what the first observation was."""
 
@@ -180,6 +194,7 @@ EnvConfig: TypeAlias = (
     | CatchConfig
     | CartPoleConfig
     | PointMassConfig
+    | ShapesConfig
     | MemoryConfig
     | TrialCartPoleConfig
     | GymnasiumConfig
@@ -227,6 +242,8 @@ def _made(cfg: EnvConfig, num_envs: int, device: torch.device, layout_seed: int)
             return CartPole(num_envs, cfg.limit, device)
         case PointMassConfig():
             return PointMass(num_envs, cfg.doors, cfg.limit, device=device)
+        case ShapesConfig():
+            return Shapes(draw_layouts(cfg.layouts, cfg.n, draws), cfg.limit, num_envs, device=device)
         case MemoryChainConfig():
             return MemoryChain(num_envs, cfg.length, device)
         case RepeatPreviousConfig():

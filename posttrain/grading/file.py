@@ -17,10 +17,14 @@ from posttrain.jsonl import read_objects
 from posttrain.run import write_atomic
 from posttrain.types import DataError
 
-GRADERS = {"math": "posttrain.grading.math_file", "code": "posttrain.grading.code_file"}  # module with `cli`
+GRADERS = {  # module with `cli`
+    "math": "posttrain.grading.math_file",
+    "code": "posttrain.grading.code_file",
+    "image": "posttrain.grading.image_file",
+}
 Located = tuple[str, dict[str, Any]]  # "file:line", fields
 EPILOG = """\
-`posttrain grade math --help` and `posttrain grade code --help` tell what the rows hold.
+`posttrain grade math --help`, and of code and image likewise, tells what the rows hold.
 Exit codes: 0 graded, 2 the call or the file was wrong."""
 
 
@@ -33,7 +37,11 @@ def cli(argv: Sequence[str]) -> int:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("grader", choices=list(GRADERS), help="math: equal as mathematics; code: does the program pass its tests")
+    parser.add_argument(
+        "grader",
+        choices=list(GRADERS),
+        help="math: equal as mathematics; code: does the program pass its tests; image: does it show what was asked for",
+    )
     parser.add_argument("file", help="rows to grade, .jsonl or .jsonl.gz")
     parser.parse_args(argv)
     raise AssertionError("argparse refuses what is no grader")

@@ -25,6 +25,13 @@ class Panel(NamedTuple):
     """Whether means stand on 0 as bars, which fits numbers whose 0 means something."""
 
 
+class Picture(NamedTuple):
+    """An image, [H, W, 3], and what is said of it."""
+
+    image: np.ndarray
+    text: str
+
+
 def interval(values: Sequence[float], level: float = 0.95) -> tuple[float, float, float]:
     """Mean, and the ends of its Student-t interval over independent seeds; one seed alone tells no spread, and its ends are itself."""
     mean = float(np.mean(values))
@@ -88,5 +95,28 @@ def draw(path: Path, panels: Sequence[Panel]) -> None:
         axis.spines[["top", "right"]].set_visible(False)
     for axis in axes.flat[len(panels) :]:
         axis.set_visible(False)
+    figure.savefig(path, dpi=110)
+    pyplot.close(figure)
+
+
+def draw_pictures(path: Path, rows: Mapping[str, Sequence[Picture]]) -> None:
+    """A row of pictures for each name as a PNG; a row without any stays empty, which says so."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    columns = max(1, *(len(pictures) for pictures in rows.values()))
+    size = (1.35 * columns + 0.6, 1.75 * len(rows))
+    figure, axes = pyplot.subplots(len(rows), columns, figsize=size, squeeze=False, layout="constrained")
+    for axes_N, (name, pictures) in zip(axes, rows.items(), strict=True):
+        for axis in axes_N:
+            axis.set_xticks([])
+            axis.set_yticks([])
+            axis.spines[:].set_visible(False)
+        for axis, picture in zip(axes_N, pictures, strict=False):
+            axis.imshow(picture.image, interpolation="nearest")
+            axis.set_title(picture.text, fontsize=8)
+        axes_N[0].set_ylabel(name if pictures else f"{name}\n(none)", fontsize=10, rotation=0, ha="right", va="center")
     figure.savefig(path, dpi=110)
     pyplot.close(figure)
