@@ -42,7 +42,7 @@ from posttrain.agents.kernel.replay import Replay
 from posttrain.agents.kernel.rollout import returns_by_episode
 from posttrain.agents.kernel.threads import one_thread
 from posttrain.agents.kernel.transforms import Support
-from posttrain.config import config
+from posttrain.config import ConfigError, config
 from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_atomic
 
 
@@ -54,16 +54,20 @@ class OptionsConfig:
     """Options; without any the agent is flat."""
     steps: PositiveInt = 4
     """Longest option."""
+    sees: PositiveInt | None = None
+    """How many numbers of an observation, from its first on, an option sees; without, all. On GoalGrid the first n * n tell its own cell."""
     primitives: bool = False
     """Whether single actions are choices beside them."""
     beta: NonNegativeFloat = 0.05
     """Price of a nat of code."""
+    usage: NonNegativeFloat = 0.5
+    """Price of a nat that the codes in use fall short of all."""
     hidden: PositiveInt = 64
     batch: PositiveInt = 256
     """Stretches in an update."""
-    learning_rate: PositiveFloat = 1e-3
+    learning_rate: PositiveFloat = 3e-3
     """Of Adam."""
-    fit: NonNegativeInt = 1500
+    fit: NonNegativeInt = 500
     """Updates between the two stages."""
     updates: NonNegativeInt = 4
     """Updates at a time where options are learnt while the controller trains."""
@@ -71,6 +75,8 @@ class OptionsConfig:
     """Rollouts from one such time to the next."""
     rate: float = Field(default=1.0, gt=0, le=1)
     """How far the options that act move to the learnt ones at an update."""
+    temperature: PositiveFloat = 1.0
+    """Of the options that act; below 1 they do what they mostly do more often than they were seen to."""
     relabel: bool = False
     """Whether the controller learns from choices that the encoder reads from what was done, in place of those that were made."""
     interrupt: NonNegativeFloat | None = None
@@ -202,6 +208,7 @@ class Agent:
 
     def __init__(self, cfg: Config, env: VectorEnv, codes: int) -> None:
         ask, gamma = cfg.options, cfg.loss.gamma
+        self.temperature = ask.temperature
         self.longest, self.interrupt = (ask.steps, ask.interrupt) if codes else (1, None)
         self.primitives = env.num_actions if ask.primitives or not codes else 0
         """Choices that are single actions; those after them are codes."""
@@ -216,7 +223,7 @@ class Agent:
         """The discount that each choice has had, a moving average: an interrupted option is shorter than its longest."""
         self.options = self.acting = None
         if codes:
-            self.options = OptionModel(env.obs_shape, env.num_actions, codes, ask.steps, ask.hidden).to(cfg.device)
+            self.options = OptionModel(env.obs_shape, env.num_actions, codes, ask.steps, ask.hidden, ask.sees).to(cfg.device)
             self.acting = copy.deepcopy(self.options).requires_grad_(False)
             self.adam = torch.optim.Adam(self.options.parameters(), lr=ask.learning_rate)
 
@@ -250,7 +257,7 @@ class Doing(NamedTuple):
 
 
 Way = Literal["sampled", "greedy", "prior", "even"]
-"""How choices are made: drawn from pi', its likeliest, drawn from the prior of the codes, or drawn evenly. The first and third draw actions too."""
+"""How choices are made: drawn from pi', its likeliest, drawn from the prior of the codes, or drawn evenly. Actions of options are drawn."""
 
 
 def beginning(agent: Agent, obs: Tensor) -> Doing:
@@ -278,8 +285,8 @@ def decide(agent: Agent, now: Doing, way: Way, draws: torch.Generator) -> dict[s
     action = choice
     if agent.acting:
         option = agent.acting.act(now.obs, (choice - agent.primitives).clamp(min=0))
-        steered = torch.multinomial(option.softmax(-1), 1, generator=draws)[:, 0] if way in ("sampled", "prior") else option.argmax(-1)
-        action = torch.where(choice < agent.primitives, choice, steered)
+        drawn = torch.multinomial((option / agent.temperature).softmax(-1), 1, generator=draws)[:, 0]
+        action = torch.where(choice < agent.primitives, choice, drawn)
     logp = probs.gather(-1, choice[:, None])[:, 0].log()
     return {"action": action, "choice": choice, "begins": begins, "logp": logp, "memory": memory}
 
@@ -308,7 +315,7 @@ def learn_options(agent: Agent, replay: Replay, cfg: Config, updates: int, draws
     assert agent.options and agent.acting
     for _ in range(updates):
         fields = replay.sample(ask.batch, ask.steps + 1, draws).fields
-        loss, parts = option_loss(agent.options, stretches(fields, ask.steps), ask.beta)
+        loss, parts = option_loss(agent.options, stretches(fields, ask.steps), ask.beta, ask.usage)
         agent.adam.zero_grad()
         loss.backward()
         agent.adam.step()
@@ -436,7 +443,7 @@ def quality(agent: Agent, replay: Replay, cfg: Config, draws: torch.Generator) -
     """How the acting options explain stretches of replay."""
     assert agent.acting
     fields = replay.sample(4096, cfg.options.steps + 1, draws).fields
-    parts = option_loss(agent.acting, stretches(fields, cfg.options.steps), cfg.options.beta)[1]
+    parts = option_loss(agent.acting, stretches(fields, cfg.options.steps), cfg.options.beta, cfg.options.usage)[1]
     return {name: x.item() for name, x in parts.items()}
 
 
@@ -445,6 +452,8 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     """Train by stages, evaluate, write `result.json` and weights; returns the exit code."""
     check_device(cfg.device)
     env, later_env = (make_env(cfg.env, cfg.num_envs, cfg.device, layout_seed=cfg.seed, held_out=x) for x in (False, cfg.held_out))
+    if cfg.options.sees and (len(env.obs_shape) != 1 or cfg.options.sees > env.obs_shape[0]):
+        raise ConfigError(f"options.sees: expected observations that are vectors of at least {cfg.options.sees} numbers, got shape {env.obs_shape}")
     run, saved = RunFolder(out, cfg, resume=resume, free=("checkpoint_every",)), out / "checkpoint.pt"
     draws = checkpoint.seeded(seed_for(cfg.seed, 0), cfg.device)
     starts = [torch.Generator(cfg.device).manual_seed(seed_for(cfg.seed, 0, name)) for name in ("env", "later env")]

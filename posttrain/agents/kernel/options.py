@@ -3,11 +3,14 @@
 A variational model of n steps, as in a conditional autoencoder whose code z is one of K (after arXiv 2302.14451):
 
     L = E_{z ~ q(z | o_t ... o_{t+n}, a_t ... a_{t+n-1})} [ - sum_i log pi(a_{t+i} | o_{t+i}, z) ]  +  beta KL(q || p(z | o_t))
+        +  usage (log K - H(mean q))
 
 q reads the whole stretch, the prior p its first observation, and the option pi(a | o, z) what is seen now. The expectation is summed over all
-codes, so nothing is sampled and no gradient is estimated. beta is what a nat of code costs: an information bottleneck on behaviour.
+codes, so nothing is sampled and no gradient is estimated. beta is what a nat of code costs: an information bottleneck on behaviour. The last
+term, over a batch, keeps codes alive that no stretch asks for at first and that would never be asked for again.
 """
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -32,13 +35,16 @@ class Segments(NamedTuple):
 class OptionModel(nn.Module):
     """Encoder q, prior p and options pi of `codes` codes and `steps` steps."""
 
-    def __init__(self, obs_shape: Sequence[int], num_actions: int, codes: int, steps: int, hidden: int) -> None:
+    def __init__(
+        self, obs_shape: Sequence[int], num_actions: int, codes: int, steps: int, hidden: int, sees: int | None = None
+    ) -> None:
+        """An option sees the first `sees` numbers of an observation, or all; q and p see all."""
         super().__init__()
-        self.num_actions, self.codes, self.steps = num_actions, codes, steps
+        self.num_actions, self.codes, self.steps, self.sees = num_actions, codes, steps, sees
         self.read = torso(obs_shape, hidden)
         self.posterior = mlp([(steps + 1) * (hidden + 1) + steps * num_actions, 2 * hidden, codes])
-        self.see = torso(obs_shape, hidden)
-        self.prior_head = nn.Linear(hidden, codes)
+        self.foresee, self.prior_head = torso(obs_shape, hidden), nn.Linear(hidden, codes)
+        self.see = torso(obs_shape if sees is None else (sees,), hidden)
         self.from_code = nn.Embedding(codes, hidden)
         self.policy_head = nn.Linear(hidden, num_actions)
 
@@ -51,19 +57,22 @@ class OptionModel(nn.Module):
 
     def prior(self, obs: Tensor) -> Tensor:
         """Logits of p, [N, *obs_shape] -> [N, K]."""
-        return self.prior_head(relu(self.see(obs)))
+        return self.prior_head(relu(self.foresee(obs)))
 
     def act(self, obs: Tensor, code: Tensor) -> Tensor:
         """Logits of pi for one code each, [N, *obs_shape], [N] -> [N, A]."""
-        return self.policy_head(relu(self.see(obs) + self.from_code(code)))
+        return self.policy_head(relu(self._seen(obs) + self.from_code(code)))
 
     def act_all(self, obs: Tensor) -> Tensor:
         """Logits of pi for every code, [N, *obs_shape] -> [N, K, A]."""
-        return self.policy_head(relu(self.see(obs)[:, None] + self.from_code.weight))
+        return self.policy_head(relu(self._seen(obs)[:, None] + self.from_code.weight))
+
+    def _seen(self, obs: Tensor) -> Tensor:
+        return self.see(obs if self.sees is None else obs[:, : self.sees])
 
 
 def bottleneck_loss(
-    posterior_NK: Tensor, prior_NK: Tensor, logp_TNK: Tensor, known_TN: Tensor, beta: float
+    posterior_NK: Tensor, prior_NK: Tensor, logp_TNK: Tensor, known_TN: Tensor, beta: float, usage: float
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """The loss above and its parts, from logits of q and p and the log-probability of each action under each code.
 
@@ -73,22 +82,24 @@ def bottleneck_loss(
     q_NK = logq_NK.exp()
     nll_N = -(q_NK * (logp_TNK * known_TN[..., None]).sum(0)).sum(-1)
     rate_N = (q_NK * (logq_NK - prior_NK.log_softmax(-1))).sum(-1)
-    mean_K = q_NK.detach().mean(0)
+    mean_K = q_NK.mean(0)
+    entropy = torch.special.entr(mean_K.clamp(min=1e-12)).sum()
     parts = {
         "nll": nll_N.sum() / known_TN.sum(),
         "rate": rate_N.mean(),
-        "perplexity": torch.exp(-torch.xlogy(mean_K, mean_K).sum()),
+        "perplexity": entropy.exp(),
     }
-    return (nll_N + beta * rate_N).mean(), parts
+    loss = (nll_N + beta * rate_N).mean() + usage * (math.log(q_NK.shape[1]) - entropy)
+    return loss, {name: x.detach() for name, x in parts.items()}
 
 
-def option_loss(model: OptionModel, segments: Segments, beta: float) -> tuple[Tensor, dict[str, Tensor]]:
+def option_loss(model: OptionModel, segments: Segments, beta: float, usage: float) -> tuple[Tensor, dict[str, Tensor]]:
     """`bottleneck_loss` of some stretches."""
     steps, known_TN = segments.action.shape[0], segments.known[:-1]
     logits = model.act_all(segments.obs[:-1].flatten(0, 1)).unflatten(0, (steps, -1))  # [n, N, K, A]
     action = segments.action[..., None, None].expand(-1, -1, model.codes, 1)
     logp_TNK = logits.log_softmax(-1).gather(-1, action)[..., 0]
-    return bottleneck_loss(model.encode(segments), model.prior(segments.obs[0]), logp_TNK, known_TN, beta)
+    return bottleneck_loss(model.encode(segments), model.prior(segments.obs[0]), logp_TNK, known_TN, beta, usage)
 
 
 def segments_at(obs_PN: Tensor, action_PN: Tensor, ended_PN: Tensor, start_M: Tensor, column_M: Tensor, steps: int) -> Segments:

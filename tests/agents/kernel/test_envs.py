@@ -9,6 +9,7 @@ from posttrain.agents.kernel.envs.grids import AGENT, PROGRESS, WAYPOINTS, Grid,
 from posttrain.agents.kernel.envs.layouts import connected, four_rooms, mazes, open_room, scattered_walls
 from posttrain.agents.kernel.envs.memory import MemoryChain, RepeatPrevious, TMaze
 from posttrain.agents.kernel.envs.pointmass import PointMass
+from posttrain.agents.kernel.envs.rooms import KeyRooms
 from posttrain.agents.kernel.envs.trials import TrialCartPole
 
 UP, RIGHT, DOWN, LEFT = range(4)
@@ -19,6 +20,7 @@ MAKERS = {
     "catch": lambda b: Catch(b),
     "cartpole": lambda b: CartPole(b, limit=30),
     "pointmass": lambda b: PointMass(b, limit=25),
+    "rooms": lambda b: KeyRooms(b, limit=25),
     "chain": lambda b: MemoryChain(b, 9),
     "repeat": lambda b: RepeatPrevious(b, 3, 11),
     "t-maze": lambda b: TMaze(b, 5),
