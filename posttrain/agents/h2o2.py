@@ -35,7 +35,9 @@ from posttrain.agents.environments import EnvConfig, GoalGridConfig, check_devic
 from posttrain.agents.kernel import checkpoint
 from posttrain.agents.kernel.cmpo import Learner, Sequences, muesli_loss, targets_of
 from posttrain.agents.kernel.cores import GRU, State
+from posttrain.agents.kernel.envs.grids import AGENT, WAYPOINTS, Grid
 from posttrain.agents.kernel.envs.vector import VectorEnv
+from posttrain.agents.kernel.maps import Scene, draw_paths
 from posttrain.agents.kernel.nets import WorldModel, lookahead, torso, track
 from posttrain.agents.kernel.options import Decisions, OptionModel, Segments, decisions_of, option_loss, segments_at
 from posttrain.agents.kernel.replay import Replay
@@ -79,6 +81,10 @@ class OptionsConfig:
     """Of the options that act; below 1 they do what they mostly do more often than they were seen to."""
     relabel: bool = False
     """Whether the controller learns from choices that the encoder reads from what was done, in place of those that were made."""
+    doubt: NonNegativeFloat = 0.0
+    """How many nats less likely than a single action an option is at first."""
+    single: float = Field(default=0.0, ge=0, le=1)
+    """Share of sequences that the controller reads as single actions, whatever option took them; needs `primitives`."""
     interrupt: NonNegativeFloat | None = None
     """How many sigma going on may be worth less than choosing anew; without, an option is never interrupted."""
 
@@ -160,7 +166,13 @@ class Config:
         needed = (self.sequence + 1) * (self.options.steps if self.options.codes else 1)
         for name, steps in (("window", self.window), ("env_steps", self.env_steps)):
             if steps < needed * self.num_envs:
-                raise ValueError(f"{name}: found {steps}, expected a sequence of every environment at least, {needed * self.num_envs} steps")
+                raise ValueError(
+                    f"{name}: found {steps}, expected a sequence of every environment at least, {needed * self.num_envs} steps"
+                )
+        if self.options.single and not self.options.primitives:
+            raise ValueError(
+                "options.single: found sequences of single actions, expected options.primitives: true, so that they are choices"
+            )
         if self.first and not self.options.codes:
             raise ValueError("first: found a first stage, but options.codes is 0, so nothing would be learnt from it")
 
@@ -212,8 +224,11 @@ class Agent:
         self.longest, self.interrupt = (ask.steps, ask.interrupt) if codes else (1, None)
         self.primitives = env.num_actions if ask.primitives or not codes else 0
         """Choices that are single actions; those after them are codes."""
+        controller = Controller(cfg, env, self.primitives + codes).to(cfg.device)
+        if codes:
+            controller.world.policy_head[-1].bias.data[self.primitives :] -= ask.doubt  # type: ignore[index, union-attr, operator]
         self.learner = Learner(
-            Controller(cfg, env, self.primitives + codes).to(cfg.device),
+            controller,
             learning_rate=cfg.learning_rate,
             clip_update=cfg.clip_update,
             target_rate=cfg.target_rate,
@@ -282,13 +297,15 @@ def decide(agent: Agent, now: Doing, way: Way, draws: torch.Generator) -> dict[s
         probs = torch.full_like(probs, 1 / probs.shape[1])
     new = probs.argmax(-1) if way == "greedy" else torch.multinomial(probs, 1, generator=draws)[:, 0]
     choice = torch.where(begins, new, now.choice)
-    action = choice
+    logp = probs.gather(-1, choice[:, None])[:, 0].log()
+    action, action_logp = choice, logp
     if agent.acting:
         option = agent.acting.act(now.obs, (choice - agent.primitives).clamp(min=0))
-        drawn = torch.multinomial((option / agent.temperature).softmax(-1), 1, generator=draws)[:, 0]
-        action = torch.where(choice < agent.primitives, choice, drawn)
-    logp = probs.gather(-1, choice[:, None])[:, 0].log()
-    return {"action": action, "choice": choice, "begins": begins, "logp": logp, "memory": memory}
+        acts = (option / agent.temperature).log_softmax(-1)
+        drawn, single = torch.multinomial(acts.exp(), 1, generator=draws), choice < agent.primitives
+        action = torch.where(single, choice, drawn[:, 0])
+        action_logp = torch.where(single, logp, acts.gather(-1, drawn)[:, 0])
+    return {"action": action, "choice": choice, "begins": begins, "logp": logp, "action_logp": action_logp, "memory": memory}
 
 
 def after(agent: Agent, now: Doing, done: dict[str, Tensor], obs: Tensor, ended: Tensor) -> Doing:
@@ -335,9 +352,12 @@ def update(agent: Agent, replay: Replay, since: int, cfg: Config, draws: torch.G
     old = replay.sample(cfg.batch - newest, length, draws, since).fields
     column = torch.randint(cfg.num_envs, (newest,), generator=draws, device=draws.device)
     fields = {name: torch.cat([old[name], x[:, column]], 1) for name, x in replay.latest(length).items()}
-    found = decisions_of(
-        fields["begins"], fields["reward"], fields["terminated"], fields["truncated"], cfg.sequence + 1, loss_cfg.gamma
-    )
+    if cfg.options.single:
+        single_N = torch.rand(cfg.batch, generator=draws, device=draws.device) < cfg.options.single
+        fields["begins"] = fields["begins"] | single_N
+        for name, of_action in (("choice", "action"), ("logp", "action_logp")):
+            fields[name] = torch.where(single_N, fields[of_action], fields[name])
+    found = decisions_of(fields["begins"], fields["reward"], fields["terminated"], fields["truncated"], cfg.sequence + 1, loss_cfg.gamma)
     chosen = {name: fields[name].gather(0, found.step) for name in ("choice", "logp")}
     if cfg.options.relabel and agent.acting:
         chosen = relabelled(agent, fields, found, chosen, draws)
@@ -447,13 +467,36 @@ def quality(agent: Agent, replay: Replay, cfg: Config, draws: torch.Generator) -
     return {name: x.item() for name, x in parts.items()}
 
 
+@torch.no_grad()
+def scenes_of(agent: Agent, env: Grid, n: int, draws: torch.Generator, tries: int = 12) -> list[Scene]:
+    """Where each option leads from the middle of an open room whose goal is near a corner, as often as `tries`."""
+    assert agent.acting
+    start, goal, codes = (n // 2) * n + n // 2, n + n - 2, agent.acting.codes
+    state_BF = env.draw_states(tries * codes)
+    state_BF[:, AGENT], state_BF[:, WAYPOINTS] = start, goal
+    code_B = torch.arange(codes, device=state_BF.device).repeat_interleave(tries)
+    cells = [state_BF[:, AGENT]]
+    for _ in range(agent.longest):
+        acts = (agent.acting.act(env.observe(state_BF), code_B) / agent.temperature).softmax(-1)
+        state_BF = env.transition(state_BF, torch.multinomial(acts, 1, generator=draws)[:, 0])[0]
+        cells.append(state_BF[:, AGENT])
+    cell_TB = torch.stack(cells).cpu()
+    aside_B = 0.35 * (torch.arange(tries) / (tries - 1) - 0.5).repeat(codes)  # beside each other, not on top
+    place_TB2 = torch.stack([cell_TB % n + 0.5 + aside_B, n - 0.5 - cell_TB // n + aside_B], -1) * 2 / n - 1
+    place_KBT2 = place_TB2.unflatten(1, (codes, tries)).permute(1, 2, 0, 3)
+    round_goal = ((goal % n + 0.5) * 2 / n - 1, (n - 0.5 - goal // n) * 2 / n - 1, 0.8 / n)
+    return [Scene(f"option {k + 1}", {k + 1: list(paths.numpy())}, (), round_goal) for k, paths in enumerate(place_KBT2)]
+
+
 @one_thread()
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Train by stages, evaluate, write `result.json` and weights; returns the exit code."""
     check_device(cfg.device)
     env, later_env = (make_env(cfg.env, cfg.num_envs, cfg.device, layout_seed=cfg.seed, held_out=x) for x in (False, cfg.held_out))
     if cfg.options.sees and (len(env.obs_shape) != 1 or cfg.options.sees > env.obs_shape[0]):
-        raise ConfigError(f"options.sees: expected observations that are vectors of at least {cfg.options.sees} numbers, got shape {env.obs_shape}")
+        raise ConfigError(
+            f"options.sees: expected observations that are vectors of at least {cfg.options.sees} numbers, got shape {env.obs_shape}"
+        )
     run, saved = RunFolder(out, cfg, resume=resume, free=("checkpoint_every",)), out / "checkpoint.pt"
     draws = checkpoint.seeded(seed_for(cfg.seed, 0), cfg.device)
     starts = [torch.Generator(cfg.device).manual_seed(seed_for(cfg.seed, 0, name)) for name in ("env", "later env")]
@@ -509,6 +552,8 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
         result |= {way: evaluate(agent, cfg, cfg.eval_episodes, "end", way, cfg.held_out) for way in ways}
         result["options"] = quality(agent, replay, cfg, draws)
         weights["options"] = agent.acting.state_dict()
+        if isinstance(cfg.env, GoalGridConfig) and isinstance(env, Grid):
+            draw_paths(out / "options.png", scenes_of(agent, env, cfg.env.n, draws))
     torch.save(weights, out / "agent.pt")
     write_atomic(out / "result.json", json.dumps(result, indent=1) + "\n")
     return 0

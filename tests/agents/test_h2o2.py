@@ -46,7 +46,12 @@ def stretches_of(fields, column):
 
 
 def test_without_options_it_is_muesli_to_the_last_bit(tmp_path):
-    small = {name: x for name, x in TINY.items() if name != "sequence"} | {"env": GRID, "env_steps": 12 * 64, "replay_steps": 400, "batch": 6}
+    small = {name: x for name, x in TINY.items() if name != "sequence"} | {
+        "env": GRID,
+        "env_steps": 12 * 64,
+        "replay_steps": 400,
+        "batch": 6,
+    }
     assert muesli.main(muesli.Config(**small), tmp_path / "muesli", False) == 0
     cfg = Config(**small, window=400, sequence=8, options=OptionsConfig(codes=0))
     assert h2o2.main(cfg, tmp_path / "flat", False) == 0

@@ -35,9 +35,7 @@ class Segments(NamedTuple):
 class OptionModel(nn.Module):
     """Encoder q, prior p and options pi of `codes` codes and `steps` steps."""
 
-    def __init__(
-        self, obs_shape: Sequence[int], num_actions: int, codes: int, steps: int, hidden: int, sees: int | None = None
-    ) -> None:
+    def __init__(self, obs_shape: Sequence[int], num_actions: int, codes: int, steps: int, hidden: int, sees: int | None = None) -> None:
         """An option sees the first `sees` numbers of an observation, or all; q and p see all."""
         super().__init__()
         self.num_actions, self.codes, self.steps, self.sees = num_actions, codes, steps, sees
@@ -125,9 +123,7 @@ class Decisions(NamedTuple):
     truncated: Tensor
 
 
-def decisions_of(
-    begins_PN: Tensor, reward_PN: Tensor, terminated_PN: Tensor, truncated_PN: Tensor, num: int, gamma: float
-) -> Decisions:
+def decisions_of(begins_PN: Tensor, reward_PN: Tensor, terminated_PN: Tensor, truncated_PN: Tensor, num: int, gamma: float) -> Decisions:
     """A semi-Markov decision process from single steps, `begins_PN` saying at which of them a choice was made.
 
     Steps before a column's first choice belong to none and are left out. Raises `ValueError` where a column has fewer than `num`.

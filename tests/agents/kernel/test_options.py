@@ -87,7 +87,9 @@ def decided_slowly(begins, reward, terminated, truncated, num, gamma):
     for start, end in zip(starts, [*starts[1:], len(begins)], strict=True):
         steps = range(start, end)
         total = sum(gamma**i * reward[t] for i, t in enumerate(steps))
-        rows.append((start, end - start, total, gamma ** (end - start), any(terminated[t] for t in steps), any(truncated[t] for t in steps)))
+        rows.append(
+            (start, end - start, total, gamma ** (end - start), any(terminated[t] for t in steps), any(truncated[t] for t in steps))
+        )
     return rows[:num]
 
 

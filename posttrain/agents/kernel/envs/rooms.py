@@ -24,7 +24,9 @@ class KeyRooms(Remembering):
 
     num_actions = NUM_ACTIONS
 
-    def __init__(self, num_envs: int, rooms: int = 2, side: int = 4, view: int = 2, limit: int = 80, device: torch.device | str = "cpu") -> None:
+    def __init__(
+        self, num_envs: int, rooms: int = 2, side: int = 4, view: int = 2, limit: int = 80, device: torch.device | str = "cpu"
+    ) -> None:
         if rooms < 1 or side < 2 or view < 1:
             raise ValueError(f"need one room at least, of 2 cells or more a side, and a view of 1 or more; got {rooms}, {side}, {view}")
         super().__init__(num_envs, device)
