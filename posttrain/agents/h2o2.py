@@ -7,17 +7,18 @@ prior p(z | o), option pi(a | o, z), and a price of beta for every nat of code. 
     (q'(s, z) - v'(s)) / sigma < - interrupt
     R = sum_{i<d} gamma^i r_i,  discount gamma^d,  d <= n steps taken                  a semi-Markov decision process
 
-and learns by Muesli (`kernel/cmpo.py`) with codes in place of actions; single actions may be choices too. Replay keeps single steps, so both
-learn from it. Three regimes:
+and learns by Muesli (`kernel/cmpo.py`) with codes in place of actions; single actions may be choices too. Replay keeps single steps, and
+both learn from it. Three regimes:
 
     first = null                  hybrid: options are learnt from replay while the controller trains, and change under its feet
     first = {env_steps: N}        two stages: flat Muesli for N steps, options from its replay, then a new controller with options that stay
     options.codes = 0             flat: single actions are the choices, and the agent is `muesli` to the last bit
 
-Against change there are: few updates at a time, a moving average of the options that acts, a controller that learns from the newest steps
-alone (`window`), choices of old experience replaced by what the encoder now calls them (`relabel`), and single actions among the choices.
-Left out: continuous codes, and a core shared by both levels: memory is the controller's, options see the present observation. Which parts of
-the paper's agent these are like is known from its abstract and outline only. Expected: recipes/h2o2.
+Against change there are: few updates at a time, a moving average of the options that acts, a controller that learns from the newest
+steps alone (`window`), choices of old experience replaced by what the encoder now calls them (`relabel`), single actions among the choices,
+experience of options read as single actions (`single`), and options that are unlikely at first (`doubt`). Left out: continuous codes, and a
+core shared by both levels: memory is the controller's, options see the present observation. The paper's agent is known here from its
+abstract and outline, so the parts are after its idea, not its tables. Expected: recipes/h2o2.
 """
 
 import copy
@@ -28,18 +29,17 @@ from typing import Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
-from torch import Tensor, nn
-from torch.nn.functional import one_hot, relu
+from torch import Tensor
 
 from posttrain.agents.environments import EnvConfig, GoalGridConfig, check_device, make_env
 from posttrain.agents.kernel import checkpoint
 from posttrain.agents.kernel.cmpo import Learner, Sequences, muesli_loss, targets_of
-from posttrain.agents.kernel.cores import GRU, State
-from posttrain.agents.kernel.envs.grids import AGENT, WAYPOINTS, Grid
+from posttrain.agents.kernel.envs.grids import Grid
 from posttrain.agents.kernel.envs.vector import VectorEnv
-from posttrain.agents.kernel.maps import Scene, draw_paths
-from posttrain.agents.kernel.nets import WorldModel, lookahead, torso, track
-from posttrain.agents.kernel.options import Decisions, OptionModel, Segments, decisions_of, option_loss, segments_at
+from posttrain.agents.kernel.maps import draw_paths, option_scenes
+from posttrain.agents.kernel.nets import lookahead, track
+from posttrain.agents.kernel.options import OptionModel, Segments, decisions_of, followed, option_loss, relabelled, segments_at
+from posttrain.agents.kernel.remembering import RememberingModel
 from posttrain.agents.kernel.replay import Replay
 from posttrain.agents.kernel.rollout import returns_by_episode
 from posttrain.agents.kernel.threads import one_thread
@@ -57,7 +57,7 @@ class OptionsConfig:
     steps: PositiveInt = 4
     """Longest option."""
     sees: PositiveInt | None = None
-    """How many numbers of an observation, from its first on, an option sees; without, all. On GoalGrid the first n * n tell its own cell."""
+    """How many numbers of an observation, from its first on, an option sees; without, all. On GoalGrid n * n tell the agent's cell."""
     primitives: bool = False
     """Whether single actions are choices beside them."""
     beta: NonNegativeFloat = 0.05
@@ -77,8 +77,6 @@ class OptionsConfig:
     """Rollouts from one such time to the next."""
     rate: float = Field(default=1.0, gt=0, le=1)
     """How far the options that act move to the learnt ones at an update."""
-    temperature: PositiveFloat = 1.0
-    """Of the options that act; below 1 they do what they mostly do more often than they were seen to."""
     relabel: bool = False
     """Whether the controller learns from choices that the encoder reads from what was done, in place of those that were made."""
     doubt: NonNegativeFloat = 0.0
@@ -94,6 +92,8 @@ class FirstConfig:
     """A flat agent before, whose replay the options are learnt from."""
 
     env_steps: PositiveInt = 200_000
+    sequence: PositiveInt = 16
+    """Steps of a sequence learnt from."""
     updates: NonNegativeInt = 4
     """After each rollout; with 0 it acts evenly to the end."""
 
@@ -166,67 +166,31 @@ class Config:
         needed = (self.sequence + 1) * (self.options.steps if self.options.codes else 1)
         for name, steps in (("window", self.window), ("env_steps", self.env_steps)):
             if steps < needed * self.num_envs:
-                raise ValueError(
-                    f"{name}: found {steps}, expected a sequence of every environment at least, {needed * self.num_envs} steps"
-                )
+                found = f"{name}: found {steps}"
+                raise ValueError(f"{found}, expected a sequence of every environment at least, {needed * self.num_envs} steps")
         if self.options.single and not self.options.primitives:
-            raise ValueError(
-                "options.single: found sequences of single actions, expected options.primitives: true, so that they are choices"
-            )
+            raise ValueError(f"options.single: found {self.options.single}, expected options.primitives: true, so that actions are choices")
+        if self.first and self.first.sequence <= self.loss.unroll:
+            raise ValueError(f"first.sequence: found {self.first.sequence}, expected more than the {self.loss.unroll} of loss.unroll")
         if self.first and not self.options.codes:
             raise ValueError("first: found a first stage, but options.codes is 0, so nothing would be learnt from it")
-
-
-class Controller(nn.Module):
-    """Muesli's networks over choices, behind a memory if it has one."""
-
-    def __init__(self, cfg: Config, env: VectorEnv, choices: int) -> None:
-        super().__init__()
-        low, high, num_atoms = cfg.support
-        support = Support(low=low, high=high, num_atoms=num_atoms)
-        self.num_actions = env.num_actions
-        self.world = WorldModel((cfg.width,) if cfg.memory else env.obs_shape, choices, support, cfg.width, cfg.hidden)
-        self.core = None
-        if cfg.memory:
-            self.see, self.did = torso(env.obs_shape, cfg.width), nn.Linear(env.num_actions + 1, cfg.width)
-            self.core = GRU(cfg.width, 1)
-
-    def first_state(self, num: int) -> State:
-        return self.core.first_state(num) if self.core else (torch.zeros(num, 0, device=next(self.parameters()).device),)
-
-    def states(self, fields: dict[str, Tensor], step_TN: Tensor) -> Tensor:
-        """States at some steps of a stretch of experience, which the memory reads from its beginning, [T, N, D]."""
-        obs, column_N = fields["obs"], torch.arange(step_TN.shape[1], device=step_TN.device)
-        if self.core:
-            x = self._read(obs.flatten(0, 1), fields["last"].flatten(), fields["fresh"].flatten()).unflatten(0, obs.shape[:2])
-            obs, _ = self.core(x, fields["fresh"], (fields["memory"][0],))
-        picked = obs[step_TN, column_N]
-        return self.world.represent(picked.flatten(0, 1)).unflatten(0, step_TN.shape)
-
-    def state(self, obs: Tensor, last: Tensor, fresh: Tensor, memory: State) -> tuple[Tensor, State]:
-        """The state now, [B, D], and the memory after it."""
-        if not self.core:
-            return self.world.represent(obs), memory
-        y, memory = self.core.stepper()(self._read(obs, last, fresh), fresh, memory)
-        return self.world.represent(y), memory
-
-    def _read(self, obs: Tensor, last: Tensor, fresh: Tensor) -> Tensor:
-        done = torch.cat([one_hot(last, self.num_actions) * ~fresh[:, None], fresh[:, None]], 1)
-        return relu(self.see(obs) + self.did(done.to(obs.dtype)))
 
 
 class Agent:
     """What acts and learns in one stage: a controller, and options if it has any."""
 
-    def __init__(self, cfg: Config, env: VectorEnv, codes: int) -> None:
+    def __init__(self, cfg: Config, env: VectorEnv, codes: int, sequence: int) -> None:
         ask, gamma = cfg.options, cfg.loss.gamma
-        self.temperature = ask.temperature
+        self.sequence = sequence
         self.longest, self.interrupt = (ask.steps, ask.interrupt) if codes else (1, None)
         self.primitives = env.num_actions if ask.primitives or not codes else 0
         """Choices that are single actions; those after them are codes."""
-        controller = Controller(cfg, env, self.primitives + codes).to(cfg.device)
+        low, high, num_atoms = cfg.support
+        support = Support(low=low, high=high, num_atoms=num_atoms)
+        choices = self.primitives + codes
+        controller = RememberingModel(env.obs_shape, env.num_actions, choices, support, cfg.width, cfg.hidden, cfg.memory).to(cfg.device)
         if codes:
-            controller.world.policy_head[-1].bias.data[self.primitives :] -= ask.doubt  # type: ignore[index, union-attr, operator]
+            controller.world.policy_head[-1].bias.data[self.primitives :] -= ask.doubt  # type: ignore[index, operator]
         self.learner = Learner(
             controller,
             learning_rate=cfg.learning_rate,
@@ -277,14 +241,14 @@ Way = Literal["sampled", "greedy", "prior", "even"]
 
 def beginning(agent: Agent, obs: Tensor) -> Doing:
     zero = torch.zeros(len(obs), dtype=torch.long, device=obs.device)
-    return Doing(obs, torch.ones_like(zero, dtype=torch.bool), zero, zero, zero, *agent.learner.average.first_state(len(obs)))
+    return Doing(obs, torch.ones_like(zero, dtype=torch.bool), zero, zero, zero, agent.learner.average.first_memory(len(obs)))
 
 
 @torch.no_grad()
 def decide(agent: Agent, now: Doing, way: Way, draws: torch.Generator) -> dict[str, Tensor]:
     """The action of every environment, by a choice that goes on or a new one; with what replay keeps of the step."""
     net = agent.learner.average
-    state, (memory,) = net.state(now.obs, now.last, now.fresh, (now.memory,))
+    state, memory = net.state(now.obs, now.last, now.fresh, now.memory)
     logits = net.world.predict(state).policy_logits
     begins, probs = now.age == 0, logits.softmax(-1)
     if agent.interrupt is not None:
@@ -301,7 +265,7 @@ def decide(agent: Agent, now: Doing, way: Way, draws: torch.Generator) -> dict[s
     action, action_logp = choice, logp
     if agent.acting:
         option = agent.acting.act(now.obs, (choice - agent.primitives).clamp(min=0))
-        acts = (option / agent.temperature).log_softmax(-1)
+        acts = option.log_softmax(-1)
         drawn, single = torch.multinomial(acts.exp(), 1, generator=draws), choice < agent.primitives
         action = torch.where(single, choice, drawn[:, 0])
         action_logp = torch.where(single, logp, acts.gather(-1, drawn)[:, 0])
@@ -328,15 +292,17 @@ def collect(env: VectorEnv, now: Doing, agent: Agent, replay: Replay, cfg: Confi
 
 def learn_options(agent: Agent, replay: Replay, cfg: Config, updates: int, draws: torch.Generator) -> dict[str, Tensor]:
     """Some updates of the options from all of replay, the acting ones following; the parts of the last loss."""
-    ask, parts = cfg.options, {}
-    assert agent.options and agent.acting
+    ask, options, acting = cfg.options, agent.options, agent.acting
+    assert options
+    assert acting
+    parts: dict[str, Tensor] = {}
     for _ in range(updates):
         fields = replay.sample(ask.batch, ask.steps + 1, draws).fields
-        loss, parts = option_loss(agent.options, stretches(fields, ask.steps), ask.beta, ask.usage)
+        loss, parts = option_loss(options, stretches(fields, ask.steps), ask.beta, ask.usage)
         agent.adam.zero_grad()
         loss.backward()
         agent.adam.step()
-        track(agent.acting, agent.options, ask.rate)
+        track(acting, options, ask.rate)
     return parts
 
 
@@ -348,7 +314,7 @@ def stretches(fields: dict[str, Tensor], steps: int) -> Segments:
 
 def update(agent: Agent, replay: Replay, since: int, cfg: Config, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
     """One step of Muesli from the newest `since` steps of replay."""
-    newest, length, learner, loss_cfg = round(cfg.online * cfg.batch), needed(agent, cfg), agent.learner, cfg.loss
+    newest, length, learner, loss_cfg = round(cfg.online * cfg.batch), needed(agent), agent.learner, cfg.loss
     old = replay.sample(cfg.batch - newest, length, draws, since).fields
     column = torch.randint(cfg.num_envs, (newest,), generator=draws, device=draws.device)
     fields = {name: torch.cat([old[name], x[:, column]], 1) for name, x in replay.latest(length).items()}
@@ -357,13 +323,17 @@ def update(agent: Agent, replay: Replay, since: int, cfg: Config, draws: torch.G
         fields["begins"] = fields["begins"] | single_N
         for name, of_action in (("choice", "action"), ("logp", "action_logp")):
             fields[name] = torch.where(single_N, fields[of_action], fields[name])
-    found = decisions_of(fields["begins"], fields["reward"], fields["terminated"], fields["truncated"], cfg.sequence + 1, loss_cfg.gamma)
+    found = decisions_of(fields["begins"], fields["reward"], fields["terminated"], fields["truncated"], agent.sequence + 1, loss_cfg.gamma)
     chosen = {name: fields[name].gather(0, found.step) for name in ("choice", "logp")}
     if cfg.options.relabel and agent.acting:
-        chosen = relabelled(agent, fields, found, chosen, draws)
+        code, logp = relabelled(agent.acting, fields, found, draws)
+        was_option = chosen["choice"] >= agent.primitives
+        read = {"choice": code + agent.primitives, "logp": logp}
+        chosen = {name: torch.where(was_option, read[name], x) for name, x in chosen.items()}
     batch = Sequences(chosen["choice"], found.reward, found.discount, found.terminated, found.truncated, chosen["logp"])
     if agent.interrupt is not None:
-        pace(agent, batch)
+        went_on = ~(batch.terminated | batch.truncated)[:-1]
+        agent.gamma_Z = followed(agent.gamma_Z, batch.action[:-1][went_on], batch.discount[:-1][went_on], rate=0.01)
     targets = targets_of(
         learner.average.world,
         learner.average.states(fields, found.step),
@@ -384,43 +354,12 @@ def update(agent: Agent, replay: Replay, since: int, cfg: Config, draws: torch.G
         weight_value=loss_cfg.weight_value,
     )
     learner.descend(loss, progress)
-    length_Z = found.length[:-1].float()
-    return parts | {"loss": loss.detach(), "surprise": targets.surprise, "length": length_Z.mean()}
+    return parts | {"loss": loss.detach(), "surprise": targets.surprise, "length": found.length[:-1].float().mean()}
 
 
-def needed(agent: Agent, cfg: Config) -> int:
+def needed(agent: Agent) -> int:
     """Single steps that always hold `sequence` + 1 choices."""
-    return (cfg.sequence + 1) * agent.longest
-
-
-@torch.no_grad()
-def relabelled(
-    agent: Agent, fields: dict[str, Tensor], found: Decisions, chosen: dict[str, Tensor], draws: torch.Generator
-) -> dict[str, Tensor]:
-    """Codes that the encoder reads from what was done, where an option was chosen; the prior stands for the probability of acting so."""
-    assert agent.acting
-    start, shape = found.step.flatten(), found.step.shape
-    column = torch.arange(shape[1], device=start.device).repeat(shape[0])
-    ended = fields["terminated"] | fields["truncated"]
-    segments = segments_at(fields["obs"], fields["action"], ended, start, column, agent.acting.steps)
-    place = torch.arange(agent.acting.steps + 1, device=start.device)[:, None]
-    known = segments.known & (place <= found.length.flatten())
-    code = torch.multinomial(agent.acting.encode(segments._replace(known=known)).softmax(-1), 1, generator=draws)
-    logp = agent.acting.prior(segments.obs[0]).log_softmax(-1).gather(-1, code)[:, 0]
-    was_option = chosen["choice"] >= agent.primitives
-    return {
-        "choice": torch.where(was_option, code.view(shape) + agent.primitives, chosen["choice"]),
-        "logp": torch.where(was_option, logp.view(shape), chosen["logp"]),
-    }
-
-
-def pace(agent: Agent, batch: Sequences, rate: float = 0.01) -> None:
-    """Move each choice's discount towards what it was in the batch, where the episode went on."""
-    went_on = ~(batch.terminated | batch.truncated)[:-1]
-    choice, discount = batch.action[:-1][went_on], batch.discount[:-1][went_on]
-    count_Z = torch.zeros_like(agent.gamma_Z).index_add(0, choice, torch.ones_like(discount))
-    mean_Z = torch.zeros_like(agent.gamma_Z).index_add(0, choice, discount) / count_Z.clamp(min=1)
-    agent.gamma_Z = torch.where(count_Z > 0, agent.gamma_Z.lerp(mean_Z, rate), agent.gamma_Z)
+    return (agent.sequence + 1) * agent.longest
 
 
 def evaluate(agent: Agent, cfg: Config, episodes: int, when: int | str, way: Way = "greedy", held_out: bool = False) -> dict[str, float]:
@@ -467,36 +406,14 @@ def quality(agent: Agent, replay: Replay, cfg: Config, draws: torch.Generator) -
     return {name: x.item() for name, x in parts.items()}
 
 
-@torch.no_grad()
-def scenes_of(agent: Agent, env: Grid, n: int, draws: torch.Generator, tries: int = 12) -> list[Scene]:
-    """Where each option leads from the middle of an open room whose goal is near a corner, as often as `tries`."""
-    assert agent.acting
-    start, goal, codes = (n // 2) * n + n // 2, n + n - 2, agent.acting.codes
-    state_BF = env.draw_states(tries * codes)
-    state_BF[:, AGENT], state_BF[:, WAYPOINTS] = start, goal
-    code_B = torch.arange(codes, device=state_BF.device).repeat_interleave(tries)
-    cells = [state_BF[:, AGENT]]
-    for _ in range(agent.longest):
-        acts = (agent.acting.act(env.observe(state_BF), code_B) / agent.temperature).softmax(-1)
-        state_BF = env.transition(state_BF, torch.multinomial(acts, 1, generator=draws)[:, 0])[0]
-        cells.append(state_BF[:, AGENT])
-    cell_TB = torch.stack(cells).cpu()
-    aside_B = 0.35 * (torch.arange(tries) / (tries - 1) - 0.5).repeat(codes)  # beside each other, not on top
-    place_TB2 = torch.stack([cell_TB % n + 0.5 + aside_B, n - 0.5 - cell_TB // n + aside_B], -1) * 2 / n - 1
-    place_KBT2 = place_TB2.unflatten(1, (codes, tries)).permute(1, 2, 0, 3)
-    round_goal = ((goal % n + 0.5) * 2 / n - 1, (n - 0.5 - goal // n) * 2 / n - 1, 0.8 / n)
-    return [Scene(f"option {k + 1}", {k + 1: list(paths.numpy())}, (), round_goal) for k, paths in enumerate(place_KBT2)]
-
-
 @one_thread()
 def main(cfg: Config, out: Path, resume: bool) -> int:
     """Train by stages, evaluate, write `result.json` and weights; returns the exit code."""
     check_device(cfg.device)
     env, later_env = (make_env(cfg.env, cfg.num_envs, cfg.device, layout_seed=cfg.seed, held_out=x) for x in (False, cfg.held_out))
     if cfg.options.sees and (len(env.obs_shape) != 1 or cfg.options.sees > env.obs_shape[0]):
-        raise ConfigError(
-            f"options.sees: expected observations that are vectors of at least {cfg.options.sees} numbers, got shape {env.obs_shape}"
-        )
+        wanted = f"vectors of at least {cfg.options.sees} numbers"
+        raise ConfigError(f"options.sees: expected observations that are {wanted}, got shape {env.obs_shape}")
     run, saved = RunFolder(out, cfg, resume=resume, free=("checkpoint_every",)), out / "checkpoint.pt"
     draws = checkpoint.seeded(seed_for(cfg.seed, 0), cfg.device)
     starts = [torch.Generator(cfg.device).manual_seed(seed_for(cfg.seed, 0, name)) for name in ("env", "later env")]
@@ -504,12 +421,10 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     steps_each, before_s = cfg.num_envs * cfg.rollout, time.process_time()
     first = cfg.first.env_steps // steps_each if cfg.first else 0
     rollouts = first + cfg.env_steps // steps_each
-    agent, flat = Agent(cfg, later_env, cfg.options.codes), Agent(cfg, env, 0)
+    agent = Agent(cfg, later_env, cfg.options.codes, cfg.sequence)
+    flat = Agent(cfg, env, 0, (cfg.first or FirstConfig()).sequence)
     parts = {"agent": agent, "flat": flat, "env": env, "later_env": later_env, "replay": replay, "draws": draws}
-    if first:
-        now = beginning(flat, env.reset(starts[0]))
-    else:
-        now = beginning(agent, later_env.reset(starts[0]))
+    now = beginning(flat, env.reset(starts[0])) if first else beginning(agent, later_env.reset(starts[0]))
     done, decisions = 0, 0
     if saved.exists():
         numbers = checkpoint.restore(saved, parts)
@@ -528,7 +443,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
             if not first and agent.options and number % cfg.options.every == 0:
                 learnt = learn_options(agent, replay, cfg, cfg.options.updates, draws)
             rows, since = [], min((number - begun) * cfg.rollout, cfg.window // cfg.num_envs, len(replay))
-            if since >= needed(who, cfg):
+            if since >= needed(who):
                 updates = cfg.first.updates if cfg.first and early else cfg.updates
                 progress = (number - begun - 1) / (end - begun)
                 rows = [update(who, replay, since, cfg, draws, progress) for _ in range(updates)]
@@ -553,7 +468,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
         result["options"] = quality(agent, replay, cfg, draws)
         weights["options"] = agent.acting.state_dict()
         if isinstance(cfg.env, GoalGridConfig) and isinstance(env, Grid):
-            draw_paths(out / "options.png", scenes_of(agent, env, cfg.env.n, draws))
+            draw_paths(out / "options.png", option_scenes(agent.acting, env, cfg.env.n, draws))
     torch.save(weights, out / "agent.pt")
     write_atomic(out / "result.json", json.dumps(result, indent=1) + "\n")
     return 0

@@ -1,4 +1,4 @@
-"""H2O2: without options it is Muesli; when choices begin and end, what is relabelled, that it learns, that a resumed run is the same run."""
+"""H2O2: without options it is Muesli; when choices begin and end, that it learns, that a resumed run is the same run."""
 
 import json
 
@@ -7,10 +7,8 @@ import torch
 
 from posttrain.agents import h2o2, muesli
 from posttrain.agents.environments import GoalGridConfig, KeyRoomsConfig, WallsConfig, make_env
-from posttrain.agents.h2o2 import Agent, Config, FirstConfig, OptionsConfig, beginning, collect, decide, pace, relabelled
-from posttrain.agents.kernel.cmpo import Sequences
+from posttrain.agents.h2o2 import Agent, Config, FirstConfig, OptionsConfig, beginning, collect, decide, needed, update
 from posttrain.agents.kernel.nets import lookahead
-from posttrain.agents.kernel.options import decisions_of
 from posttrain.agents.kernel.replay import Replay
 from posttrain.config import ConfigError, build
 from tests.agents.resumed import assert_resumes
@@ -24,7 +22,7 @@ def collected(options, env=GRID, rollouts=6):
     cfg = Config(env=env, options=options, **TINY)
     world = make_env(cfg.env, cfg.num_envs)
     torch.manual_seed(0)
-    agent = Agent(cfg, world, options.codes)
+    agent = Agent(cfg, world, options.codes, cfg.sequence)
     for net in (agent.learner.average, agent.acting):
         for parameter in net.parameters() if net else ():
             parameter.data.add_(0.3 * torch.randn_like(parameter))
@@ -84,7 +82,7 @@ def test_an_option_is_interrupted_exactly_where_going_on_is_worth_less():
     assert set(lengths) == {1, 2, 3, 4}
     now = now._replace(age=torch.full_like(now.age, 2))
     net = agent.learner.average
-    state, _ = net.state(now.obs, now.last, now.fresh, (now.memory,))
+    state, _ = net.state(now.obs, now.last, now.fresh, now.memory)
     q = lookahead(net.world, state, agent.gamma_Z)
     value = (net.world.predict(state).policy_logits.softmax(-1) * q).sum(-1)
     worse = q[torch.arange(8), now.choice] < value
@@ -95,39 +93,24 @@ def test_an_option_is_interrupted_exactly_where_going_on_is_worth_less():
     assert not decide(agent, now, "sampled", torch.Generator())["begins"].any()
 
 
-def test_the_discount_of_an_option_follows_how_long_it_has_been():
-    agent, _, _, _ = collected(OptionsConfig(codes=2, steps=4, primitives=True))
-    gamma, before = 0.97, agent.gamma_Z.clone()
-    assert before.tolist() == pytest.approx([gamma] * 4 + [gamma**4] * 2)
-    action, ends = torch.tensor([[4, 4], [5, 0], [0, 0]]), torch.zeros(3, 2, dtype=torch.bool)
-    ends[1, 0] = True  # the only time that choice 5 was made, cut by the end
-    discount = torch.tensor([[gamma**2, gamma**4], [gamma, gamma], [gamma, gamma]])
-    pace(agent, Sequences(action, discount, discount, ends, ~ends & ends, discount), rate=0.5)
-    expected = before.tolist()
-    expected[4] = 0.5 * gamma**4 + 0.25 * (gamma**2 + gamma**4)
-    assert agent.gamma_Z.tolist() == pytest.approx(expected)
-
-
-def test_relabelling_asks_the_encoder_about_options_and_leaves_actions():
-    agent, fields, _, _ = collected(OptionsConfig(codes=3, steps=4, primitives=True))
-    agent.acting.posterior[-1].bias.data += torch.tensor([0.0, 0.0, 100.0])  # whatever was done, it was the third
-    found = decisions_of(fields["begins"], fields["reward"], fields["terminated"], fields["truncated"], 7, 0.97)
-    chosen = {name: fields[name].gather(0, found.step) for name in ("choice", "logp")}
-    new = relabelled(agent, fields, found, chosen, torch.Generator())
-    option = chosen["choice"] >= 4
-    assert option.any()
-    assert not option.all()
-    assert (new["choice"][option] == 4 + 2).all()
-    assert torch.equal(new["choice"][~option], chosen["choice"][~option])
-    assert torch.equal(new["logp"][~option], chosen["logp"][~option])
-    obs = fields["obs"][found.step, torch.arange(8)][option]
-    assert torch.allclose(new["logp"][option], agent.acting.prior(obs).log_softmax(-1)[:, 2], atol=1e-5)
+def test_a_discount_follows_how_long_options_have_been():
+    """Interrupted at every step, options come to be worth a single step's discount, and without interruption they keep that of all."""
+    for interrupt, expected in ((None, 0.97**4), (0.0, 0.97)):
+        agent, fields, cfg, _ = collected(OptionsConfig(codes=3, steps=4, interrupt=interrupt))
+        fields["begins"] = fields["begins"] | (interrupt is not None)
+        replay, draws = Replay(48, cfg.num_envs), torch.Generator().manual_seed(0)
+        for t in range(48):
+            replay.append(**{name: x[t] for name, x in fields.items()})
+        for _ in range(200):
+            update(agent, replay, needed(agent), cfg, draws, 0.999)
+        assert agent.gamma_Z.tolist() == pytest.approx([expected] * 3, abs=2e-2)
 
 
 def test_options_from_a_first_agent_let_a_new_controller_act_well_in_few_choices(tmp_path):
     cfg = Config(
-        env=GoalGridConfig(n=3, limit=8), first=FirstConfig(env_steps=16_000), env_steps=8_000, num_envs=32, rollout=8, sequence=8, window=8_000,
-        options=OptionsConfig(codes=4, steps=2, fit=300, hidden=32), width=32, hidden=32, eval_episodes=64, final_episodes=512, log_every=99,
+        env=GoalGridConfig(n=3, limit=8), first=FirstConfig(env_steps=16_000, sequence=8), env_steps=8_000, num_envs=32, rollout=8,
+        options=OptionsConfig(codes=4, steps=2, fit=150, hidden=32), width=32, hidden=32, window=8_000, eval_episodes=64, log_every=99,
+        final_episodes=512, sequence=8,
     )  # fmt: skip
     assert h2o2.main(cfg, tmp_path / "run", False) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
@@ -141,6 +124,7 @@ def test_options_from_a_first_agent_let_a_new_controller_act_well_in_few_choices
     ("changed", "said"),
     [
         ({"sequence": 4}, "sequence: found 4 choices, expected more than the 4 of loss.unroll"),
+        ({"first": {"sequence": 4}}, "first.sequence: found 4, expected more than the 4 of loss.unroll"),
         ({"window": 200_000}, "window: found 200000 steps, expected at most the 100000 of replay_steps"),
         ({"window": 4000}, "window: found 4000, expected a sequence of every environment at least, 4352 steps"),
         ({"env_steps": 4000}, "env_steps: found 4000, expected a sequence of every environment at least, 4352 steps"),
@@ -158,6 +142,7 @@ def test_what_cannot_be_trained_is_said_before_the_folder_is_taken(changed, said
 
 
 HYBRID = OptionsConfig(codes=3, steps=2, primitives=True, relabel=True, interrupt=0.1, batch=8, rate=0.1, hidden=8)
+WALLS = WallsConfig(n=4, limit=9, layouts=3)
 STAGED = OptionsConfig(codes=3, steps=2, batch=8, fit=5, hidden=8)
 
 
@@ -165,12 +150,17 @@ STAGED = OptionsConfig(codes=3, steps=2, batch=8, fit=5, hidden=8)
     "changed",
     [
         {"env": GRID, "options": HYBRID},
-        {"env": WallsConfig(n=4, limit=9, layouts=3), "options": STAGED, "first": FirstConfig(env_steps=6 * 64), "held_out": True},
+        {
+            "env": WallsConfig(n=4, limit=9, layouts=3),
+            "options": STAGED,
+            "first": FirstConfig(env_steps=6 * 64, sequence=6),
+            "held_out": True,
+        },
         {"env": KeyRoomsConfig(side=2, limit=9), "options": HYBRID, "memory": True},
     ],
     ids=["hybrid", "two stages", "memory"],
 )
 def test_a_resumed_run_is_the_same_run(changed, tmp_path, monkeypatch):
-    cfg = Config(**TINY, **changed, env_steps=14 * 64, replay_steps=800, window=800, log_every=1, checkpoint_every=3)
+    cfg = Config(**TINY, **changed, env_steps=14 * 64, replay_steps=800, window=800, log_every=2, checkpoint_every=3)
     rows = assert_resumes(h2o2, cfg, tmp_path, monkeypatch, ends_in="collect", call=11)
-    assert len(rows) == 14 + (6 if cfg.first else 0)
+    assert len(rows) == (10 if cfg.first else 7)

@@ -5,9 +5,9 @@ A variational model of n steps, as in a conditional autoencoder whose code z is 
     L = E_{z ~ q(z | o_t ... o_{t+n}, a_t ... a_{t+n-1})} [ - sum_i log pi(a_{t+i} | o_{t+i}, z) ]  +  beta KL(q || p(z | o_t))
         +  usage (log K - H(mean q))
 
-q reads the whole stretch, the prior p its first observation, and the option pi(a | o, z) what is seen now. The expectation is summed over all
-codes, so nothing is sampled and no gradient is estimated. beta is what a nat of code costs: an information bottleneck on behaviour. The last
-term, over a batch, keeps codes alive that no stretch asks for at first and that would never be asked for again.
+q reads the whole stretch, the prior p its first observation, and the option pi(a | o, z) what is seen now. The expectation is summed over
+all codes, so nothing is sampled and no gradient is estimated. beta is what a nat of code costs: an information bottleneck on behaviour. The
+last term, over a batch, keeps codes alive that no stretch asks for at first and that would never be asked for again.
 """
 
 import math
@@ -101,7 +101,7 @@ def option_loss(model: OptionModel, segments: Segments, beta: float, usage: floa
 
 
 def segments_at(obs_PN: Tensor, action_PN: Tensor, ended_PN: Tensor, start_M: Tensor, column_M: Tensor, steps: int) -> Segments:
-    """The stretches of `steps` actions that begin at some steps of some columns; one that would leave the experience repeats its last step."""
+    """The stretches of `steps` actions that begin at some steps of some columns; what would leave the experience repeats its last step."""
     step_TM = (start_M + torch.arange(steps + 1, device=start_M.device)[:, None]).clamp(max=len(action_PN) - 1)
     ended_TM = ended_PN[step_TM, column_M]
     known_TM = torch.cat([torch.ones_like(ended_TM[:1]), ended_TM[:-1].cumsum(0) == 0])
@@ -150,3 +150,22 @@ def decisions_of(begins_PN: Tensor, reward_PN: Tensor, terminated_PN: Tensor, tr
         summed(terminated_PN)[:num] > 0,
         summed(truncated_PN)[:num] > 0,
     )
+
+
+@torch.no_grad()
+def relabelled(model: OptionModel, fields: dict[str, Tensor], found: Decisions, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Codes that q reads from what was done at each decision, and their log-probability by the prior, which stands for the behaviour's."""
+    start, shape = found.step.flatten(), found.step.shape
+    column = torch.arange(shape[1], device=start.device).repeat(shape[0])
+    segments = segments_at(fields["obs"], fields["action"], fields["terminated"] | fields["truncated"], start, column, model.steps)
+    within = torch.arange(model.steps + 1, device=start.device)[:, None] <= found.length.flatten()
+    code = torch.multinomial(model.encode(segments._replace(known=segments.known & within)).softmax(-1), 1, generator=draws)
+    logp = model.prior(segments.obs[0]).log_softmax(-1).gather(-1, code)
+    return code.view(shape), logp.view(shape)
+
+
+def followed(mean_Z: Tensor, choice_M: Tensor, x_M: Tensor, rate: float) -> Tensor:
+    """`mean_Z` moved by `rate` towards the mean of `x_M` under each choice; a choice that is not among them keeps its own."""
+    count_Z = torch.zeros_like(mean_Z).index_add(0, choice_M, torch.ones_like(x_M))
+    new_Z = torch.zeros_like(mean_Z).index_add(0, choice_M, x_M) / count_Z.clamp(min=1)
+    return torch.where(count_Z > 0, mean_Z.lerp(new_Z, rate), mean_Z)

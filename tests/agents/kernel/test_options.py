@@ -5,7 +5,16 @@ import math
 import pytest
 import torch
 
-from posttrain.agents.kernel.options import OptionModel, Segments, bottleneck_loss, decisions_of, option_loss, segments_at
+from posttrain.agents.kernel.options import (
+    OptionModel,
+    Segments,
+    bottleneck_loss,
+    decisions_of,
+    followed,
+    option_loss,
+    relabelled,
+    segments_at,
+)
 
 
 def test_the_loss_is_an_expectation_over_codes_and_a_price_for_them():
@@ -120,3 +129,28 @@ def test_too_few_decisions_are_refused():
     begins[::3] = True
     with pytest.raises(ValueError, match="need 4 decisions in every column, found one with 3"):
         decisions_of(begins, no.float(), no, no, 4, 0.9)
+
+
+def test_relabelling_reads_what_each_decision_did_and_nothing_after_it():
+    torch.manual_seed(0)
+    model, no = OptionModel((3,), 4, codes=5, steps=3, hidden=8), torch.zeros(12, 2, dtype=torch.bool)
+    for layer in (model.posterior[0], model.posterior[-1]):
+        layer.weight.data *= 30  # codes that are certain
+    fields = {"obs": 5 * torch.randn(12, 2, 3), "action": torch.randint(4, (12, 2)), "terminated": no, "truncated": no}
+    begins = no.clone()
+    begins[[0, 3, 5, 6, 9]] = True
+    found = decisions_of(begins, no.float(), no, no, 4, 0.9)
+    code, logp = relabelled(model, fields, found, torch.Generator())
+    for k, (start, length) in enumerate([(0, 3), (3, 2), (5, 1), (6, 3)]):
+        for column in range(2):
+            one = segments_at(fields["obs"], fields["action"], no, torch.tensor([start]), torch.tensor([column]), 3)
+            known = torch.arange(4)[:, None] <= length
+            assert code[k, column] == model.encode(one._replace(known=known)).argmax()
+            prior = model.prior(fields["obs"][start, column][None]).log_softmax(-1)[0]
+            assert logp[k, column].item() == pytest.approx(prior[code[k, column]].item(), abs=1e-5)
+    assert len(set(code.flatten().tolist())) > 1
+
+
+def test_a_mean_follows_what_its_choice_was_and_stays_where_there_was_none():
+    after = followed(torch.tensor([1.0, 2.0, 3.0]), torch.tensor([0, 0, 2]), torch.tensor([5.0, 7.0, 3.0]), rate=0.25)
+    assert after.tolist() == pytest.approx([1 + 0.25 * 5, 2.0, 3.0])
