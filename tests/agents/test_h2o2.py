@@ -114,7 +114,7 @@ def test_options_from_a_first_agent_let_a_new_controller_act_well_in_few_choices
     )  # fmt: skip
     assert h2o2.main(cfg, tmp_path / "run", False) == 0
     result = json.loads((tmp_path / "run" / "result.json").read_text())
-    assert result["first"]["score"] > 0.9
+    assert result["first"]["known"]["score"] > 0.9
     assert result["score"] > 0.9
     assert result["training_decisions"] < 0.75 * cfg.env_steps
     assert result["options"]["nll"] < 0.75 * 1.386  # of log 4, an even policy's

@@ -133,16 +133,16 @@ def test_too_few_decisions_are_refused():
 
 def test_relabelling_reads_what_each_decision_did_and_nothing_after_it():
     torch.manual_seed(0)
-    model, no = OptionModel((3,), 4, codes=5, steps=3, hidden=8), torch.zeros(12, 2, dtype=torch.bool)
+    model, no = OptionModel((3,), 4, codes=5, steps=3, hidden=8), torch.zeros(12, 20, dtype=torch.bool)
     for layer in (model.posterior[0], model.posterior[-1]):
         layer.weight.data *= 30  # codes that are certain
-    fields = {"obs": 5 * torch.randn(12, 2, 3), "action": torch.randint(4, (12, 2)), "terminated": no, "truncated": no}
+    fields = {"obs": 5 * torch.randn(12, 20, 3), "action": torch.randint(4, (12, 20)), "terminated": no, "truncated": no}
     begins = no.clone()
     begins[[0, 3, 5, 6, 9]] = True
     found = decisions_of(begins, no.float(), no, no, 4, 0.9)
     code, logp = relabelled(model, fields, found, torch.Generator())
     for k, (start, length) in enumerate([(0, 3), (3, 2), (5, 1), (6, 3)]):
-        for column in range(2):
+        for column in range(20):
             one = segments_at(fields["obs"], fields["action"], no, torch.tensor([start]), torch.tensor([column]), 3)
             known = torch.arange(4)[:, None] <= length
             assert code[k, column] == model.encode(one._replace(known=known)).argmax()
