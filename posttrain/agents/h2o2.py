@@ -106,7 +106,9 @@ class LossConfig:
     """Discount of a single step."""
     retrace_lambda: float = Field(default=0.95, ge=0, le=1)
     clip: PositiveFloat = 1.0
+    """Largest absolute advantage in the CMPO target."""
     weight_kl: PositiveFloat = 1.0
+    """Of KL(pi_CMPO || pi)."""
     weight_value: PositiveFloat = 0.25
     unroll: PositiveInt = 4
     """Choices that the loss looks ahead."""
@@ -119,9 +121,10 @@ class Config:
 
     kind: Literal["h2o2"] = "h2o2"
     seed: NonNegativeInt = 0
+    """Of every draw, and of the layouts of an environment that has some."""
     env: EnvConfig = Field(default=GoalGridConfig(), discriminator="kind")
     held_out: bool = False
-    """Whether the controller meets layouts that the first agent did not."""
+    """Whether the controller meets layouts that the first agent did not; those of walls and mazes are drawn from the seed."""
     options: OptionsConfig = OptionsConfig()
     first: FirstConfig | None = None
     env_steps: PositiveInt = 200_000
