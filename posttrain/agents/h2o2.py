@@ -462,6 +462,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
                 return INTERRUPTED
     result: dict[str, Any] = {"env_steps": rollouts * steps_each, "training_decisions": decisions}
     result |= evaluate(agent, cfg, cfg.final_episodes, "end", held_out=cfg.held_out)
+    result["sampled"] = evaluate(agent, cfg, cfg.eval_episodes, "end", "sampled", cfg.held_out)
     places = ("known", "held_out") if cfg.held_out else ("known",)
     if first:
         result["first"] = {where: evaluate(flat, cfg, cfg.final_episodes, "end", held_out=where == "held_out") for where in places}
