@@ -12,6 +12,7 @@ from posttrain.agents.kernel.envs.grids import Grid, goal_grid, key_grid
 from posttrain.agents.kernel.envs.layouts import four_rooms, mazes, scattered_walls
 from posttrain.agents.kernel.envs.memory import MemoryChain, RepeatPrevious, TMaze
 from posttrain.agents.kernel.envs.pointmass import PointMass
+from posttrain.agents.kernel.envs.rooms import KeyRooms
 from posttrain.agents.kernel.envs.shapes import Shapes, draw_layouts
 from posttrain.agents.kernel.envs.trials import TrialCartPole
 from posttrain.agents.kernel.envs.vector import VectorEnv
@@ -126,6 +127,20 @@ class ShapesConfig:
 
 
 @config
+class KeyRoomsConfig:
+    """Fetch keys, open doors and walk to a goal in a row of rooms seen through a small window, paid at the goal alone."""
+
+    kind: Literal["key_rooms"] = "key_rooms"
+    rooms: PositiveInt = 2
+    side: PositiveInt = 4
+    """Of a room, cells."""
+    view: PositiveInt = 2
+    """How many cells around the agent are seen on each side of it."""
+    limit: PositiveInt = 80
+    """Longest episode, steps."""
+
+
+@config
 class MemoryChainConfig:
     """Say, some steps later, what the first observation was."""
 
@@ -195,6 +210,7 @@ EnvConfig: TypeAlias = (
     | CartPoleConfig
     | PointMassConfig
     | ShapesConfig
+    | KeyRoomsConfig
     | MemoryConfig
     | TrialCartPoleConfig
     | GymnasiumConfig
@@ -244,6 +260,8 @@ def _made(cfg: EnvConfig, num_envs: int, device: torch.device, layout_seed: int)
             return PointMass(num_envs, cfg.doors, cfg.limit, device=device)
         case ShapesConfig():
             return Shapes(draw_layouts(cfg.layouts, cfg.n, draws), cfg.limit, num_envs, device=device)
+        case KeyRoomsConfig():
+            return KeyRooms(num_envs, cfg.rooms, cfg.side, cfg.view, cfg.limit, device)
         case MemoryChainConfig():
             return MemoryChain(num_envs, cfg.length, device)
         case RepeatPreviousConfig():

@@ -5,6 +5,10 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+
+from posttrain.agents.kernel.envs.grids import AGENT, WAYPOINTS, Grid
+from posttrain.agents.kernel.options import OptionModel
 
 PATHS = ("#222222", "#3b6ea5", "#c8553d", "#6b8f47", "#8a6fa8", "#b8860b", "#2a9d8f", "#d4679c", "#5f6b76", "#8c564b")
 
@@ -21,6 +25,26 @@ class Scene(NamedTuple):
     """Centre and radius."""
     closed: Sequence[tuple[float, float, float, float]] = ()
     """Walls that were not there in training."""
+
+
+@torch.no_grad()
+def option_scenes(options: OptionModel, env: Grid, n: int, draws: torch.Generator, tries: int = 12) -> list[Scene]:
+    """Where each option leads from the middle of an open room of n x n cells whose goal is near a corner, as often as `tries`."""
+    start, goal, codes = (n // 2) * n + n // 2, n + n - 2, options.codes
+    state_BF = env.draw_states(tries * codes)
+    state_BF[:, AGENT], state_BF[:, WAYPOINTS] = start, goal
+    code_B = torch.arange(codes, device=state_BF.device).repeat_interleave(tries)
+    cells = [state_BF[:, AGENT]]
+    for _ in range(options.steps):
+        probs = options.act(env.observe(state_BF), code_B).softmax(-1)
+        state_BF = env.transition(state_BF, torch.multinomial(probs, 1, generator=draws)[:, 0])[0]
+        cells.append(state_BF[:, AGENT])
+    cell_TB = torch.stack(cells).cpu()
+    aside_B = 0.35 * (torch.arange(tries) / (tries - 1) - 0.5).repeat(codes)  # beside each other, not on top
+    place_TB2 = torch.stack([cell_TB % n + 0.5 + aside_B, n - 0.5 - cell_TB // n + aside_B], -1) * 2 / n - 1
+    place_KBT2 = place_TB2.unflatten(1, (codes, tries)).permute(1, 2, 0, 3)
+    round_goal = ((goal % n + 0.5) * 2 / n - 1, (n - 0.5 - goal // n) * 2 / n - 1, 0.8 / n)
+    return [Scene(f"option {k + 1}", {k + 1: list(paths.numpy())}, (), round_goal) for k, paths in enumerate(place_KBT2)]
 
 
 def draw_maps(path: Path, rows: Mapping[str, np.ndarray], captions: Mapping[str, Sequence[str]]) -> None:

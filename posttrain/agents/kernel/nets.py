@@ -124,8 +124,8 @@ class WorldModel(nn.Module):
         return layer_norm(state, state.shape[-1:])
 
 
-def lookahead(model: WorldModel, state: Tensor, gamma: float) -> Tensor:
-    """q(s, a) = r(s, a) + gamma v(g(s, a)) of every action by one model step, [..., D] -> [..., A]."""
+def lookahead(model: WorldModel, state: Tensor, gamma: float | Tensor) -> Tensor:
+    """q(s, a) = r(s, a) + gamma v(g(s, a)) of every action by one model step, [..., D] -> [..., A]; actions may differ in gamma, [A]."""
     next_state, reward_logits = model.step_all(state)
     return model.rewards(reward_logits) + gamma * model.values(next_state)
 

@@ -50,10 +50,11 @@ class Replay:
         self.priority_TB[slot] = self.highest
         self.written += 1
 
-    def sample(self, num: int, length: int, generator: torch.Generator) -> Stretches:
-        """`num` stretches of `length` steps, evenly and with replacement."""
-        starts = self._num_starts(length)
-        age_N = torch.randint(starts, (num,), generator=generator, device=self.device)
+    def sample(self, num: int, length: int, generator: torch.Generator, newest: int | None = None) -> Stretches:
+        """`num` stretches of `length` steps, evenly and with replacement, from the `newest` steps if a number is given."""
+        skipped = 0 if newest is None else max(len(self) - newest, 0)
+        starts = self._num_starts(length + skipped)
+        age_N = skipped + torch.randint(starts, (num,), generator=generator, device=self.device)
         column_N = torch.randint(self.num_envs, (num,), generator=generator, device=self.device)
         prob_N = torch.full((num,), 1 / (starts * self.num_envs), device=self.device)
         return self._read((self._oldest + age_N) % self.capacity, column_N, prob_N, length)

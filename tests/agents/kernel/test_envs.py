@@ -9,6 +9,7 @@ from posttrain.agents.kernel.envs.grids import AGENT, PROGRESS, WAYPOINTS, Grid,
 from posttrain.agents.kernel.envs.layouts import connected, four_rooms, mazes, open_room, scattered_walls
 from posttrain.agents.kernel.envs.memory import MemoryChain, RepeatPrevious, TMaze
 from posttrain.agents.kernel.envs.pointmass import PointMass
+from posttrain.agents.kernel.envs.rooms import KeyRooms
 from posttrain.agents.kernel.envs.shapes import Shapes, draw_layouts
 from posttrain.agents.kernel.envs.trials import TrialCartPole
 
@@ -21,6 +22,7 @@ MAKERS = {
     "cartpole": lambda b: CartPole(b, limit=30),
     "pointmass": lambda b: PointMass(b, limit=25),
     "shapes": lambda b: Shapes(draw_layouts(9, 3, torch.Generator().manual_seed(0)), 8, b),
+    "rooms": lambda b: KeyRooms(b, limit=25),
     "chain": lambda b: MemoryChain(b, 9),
     "repeat": lambda b: RepeatPrevious(b, 3, 11),
     "t-maze": lambda b: TMaze(b, 5),

@@ -25,6 +25,12 @@ def test_a_stretch_is_consecutive_steps_of_one_environment_still_held(steps, dra
     assert set(who[0].tolist()) == {0, 1, 2}
 
 
+@pytest.mark.parametrize("steps", [7, 8, 30])
+def test_a_draw_from_the_newest_steps_meets_all_of_them_and_no_others(steps):
+    time = filled(steps).sample(500, 3, torch.Generator().manual_seed(0), newest=5).fields["time"]
+    assert set(time.flatten().tolist()) == set(range(steps - 5, steps))
+
+
 def test_stretches_are_drawn_in_proportion_to_priority():
     replay, g = filled(11, num_envs=2), torch.Generator().manual_seed(0)
     for slot in range(8):

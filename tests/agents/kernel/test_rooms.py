@@ -1,0 +1,87 @@
+"""KeyRooms beside a slow twin that knows rooms as sets of cells; what is seen, what opens, and that every house can be walked through."""
+
+import random
+
+import pytest
+import torch
+
+from posttrain.agents.kernel.envs.grids import STEPS
+from posttrain.agents.kernel.envs.rooms import COLUMN, ROW, KeyRooms
+
+
+class House:
+    """One episode in plain Python, begun from a first state of the tensors."""
+
+    def __init__(self, state, rooms, side, view, limit):
+        self.side, self.view, self.limit, doors = side, view, limit, rooms - 1
+        _, row, column, _, *things = state
+        self.here, self.time, self.held = (row, column), 0, None
+        self.keys = {(things[i], things[doors + i]): i for i in range(doors)}
+        self.doors = {(things[2 * doors + i], i * (side + 1) + side): i for i in range(doors)}
+        self.goal = (things[-2], things[-1])
+        self.free = {(r, room * (side + 1) + c) for room in range(rooms) for r in range(side) for c in range(side)} | set(self.doors)
+        self.closed = set(self.doors)
+
+    def step(self, action):
+        there = (self.here[0] + STEPS[action][0], self.here[1] + STEPS[action][1])
+        if there in self.closed and self.held == self.doors[there]:
+            self.closed.remove(there)
+            self.held = None
+        if there in self.free and there not in self.closed:
+            self.here = there
+        if self.here in self.keys:
+            self.held = self.keys.pop(self.here)
+        self.time += 1
+        return float(self.here == self.goal), self.here == self.goal, self.here != self.goal and self.time >= self.limit
+
+    def rooms_of(self, column):
+        """The rooms that a column is in, beside or between."""
+        room, place = divmod(column, self.side + 1)
+        return {room, room + 1} if place == self.side else {room}
+
+    def observation(self):
+        planes = [[], [], [], []]
+        standing = self.rooms_of(self.here[1])
+        for down in range(-self.view, self.view + 1):
+            for right in range(-self.view, self.view + 1):
+                cell = (self.here[0] + down, self.here[1] + right)
+                hidden = not self.rooms_of(cell[1]) & standing
+                for plane, there in zip(
+                    planes, (cell not in self.free, cell in self.closed, cell in self.keys, cell == self.goal), strict=True
+                ):
+                    plane.append(float(there and not hidden))
+        return [x for plane in planes for x in plane] + [float(self.held is not None)]
+
+
+@pytest.mark.parametrize(("rooms", "side", "view"), [(1, 3, 1), (2, 4, 2), (3, 2, 3), (3, 3, 1)])
+def test_houses_go_as_the_slow_twin_does(rooms, side, view):
+    env = KeyRooms(8, rooms, side, view, limit=60)
+    obs = env.reset(torch.Generator().manual_seed(rooms))
+    houses = [House(state, rooms, side, view, 60) for state in env.state_BF.tolist()]
+    rng, opened, ends = random.Random(0), 0, 0
+    for _ in range(400):
+        for house, seen in zip(houses, obs.tolist(), strict=True):
+            assert seen == house.observation()
+        actions = [rng.randrange(4) for _ in houses]
+        expected = [house.step(action) for house, action in zip(houses, actions, strict=True)]
+        obs, *found = env.step(torch.tensor(actions))
+        assert list(zip(*(x.tolist() for x in found), strict=True)) == expected
+        for i, (_, terminated, truncated) in enumerate(expected):
+            opened, ends = opened + len(houses[i].doors) - len(houses[i].closed), ends + terminated
+            if terminated or truncated:
+                houses[i] = House(env.state_BF[i].tolist(), rooms, side, view, 60)
+    assert ends > 0 or rooms == 3
+    assert opened > 0 or rooms == 1  # the walk met what the twin is for
+
+
+def test_houses_differ_and_a_start_is_never_where_something_lies():
+    env = KeyRooms(500, rooms=2, side=3)
+    env.reset(torch.Generator().manual_seed(0))
+    assert len({tuple(state) for state in env.state_BF.tolist()}) > 400
+    key = env.state_BF[:, [4, 5]]
+    assert not (env.state_BF[:, [ROW, COLUMN]] == key).all(1).any()
+
+
+def test_a_house_that_cannot_be_built_is_refused():
+    with pytest.raises(ValueError, match="need one room at least, of 2 cells or more a side, and a view of 1 or more; got 2, 1, 2"):
+        KeyRooms(4, side=1)
