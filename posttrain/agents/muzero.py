@@ -75,6 +75,8 @@ class Asked(SearchConfig):
 
     simulator: bool = False
     """Search the environment itself in place of the model, with the network's policy and value; gridworlds only."""
+    drawn: bool = False
+    """Draw the action from the policy that is found, in place of taking the best one."""
 
 
 LearnConfig: TypeAlias = SearchConfig | QConfig
@@ -329,10 +331,14 @@ def learn(learner: Learner, planner: Planner, replay: Replay, progress: float) -
 
 
 def evaluate(planner: Planner, how: Asked, env: VectorEnv, starts: int) -> float:
-    """Mean return of episodes that take the best action found; `starts` seeds where they begin."""
+    """Mean return of episodes acted in that way; `starts` seeds where they begin."""
     simulated = env if how.simulator and isinstance(env, Grid) else None
-    draws = torch.Generator(env.device).manual_seed(starts)
-    return returns_of(env, lambda obs: planner.look(obs, how, env=simulated).action, draws).mean().item()
+
+    def action(obs: Tensor) -> Tensor:
+        found = planner.look(obs, how, env=simulated)
+        return torch.multinomial(found.policy, 1, generator=planner.draws)[:, 0] if how.drawn else found.action
+
+    return returns_of(env, action, torch.Generator(env.device).manual_seed(starts)).mean().item()
 
 
 def ask(network: Network, cfg: Config, held_out: bool = False) -> dict[str, float]:

@@ -151,6 +151,15 @@ def test_the_simulator_knows_what_the_model_does_not():
     assert simulated > 0.9
 
 
+def test_drawn_actions_come_from_where_the_best_one_is_stuck():
+    """An untrained policy is even: its best action is the same everywhere, and reaches goals straight ahead alone."""
+    cfg = Config(env=GoalGridConfig(n=3, limit=8))
+    env = make_env(cfg.env, 400)
+    planner = Planner(WorldModel(env.obs_shape, env.num_actions, SUPPORT, 16, 16), cfg, torch.Generator().manual_seed(0))
+    best, drawn = (muzero.evaluate(planner, Asked(kind="prior", drawn=drawn), env, 0) for drawn in (False, True))
+    assert best < 0.3 < 0.4 < drawn
+
+
 def small(**changes):
     """Seconds of training in a room of three by three cells, where a policy that knows nothing scores about .12."""
     recipe = {"kind": "muzero", "env": {"kind": "goal_grid", "n": 3, "limit": 8}, "env_steps": 8_000, "num_envs": 64, "updates": 6}
