@@ -14,6 +14,7 @@ from posttrain.agents.kernel.envs.memory import MemoryChain, RepeatPrevious, TMa
 from posttrain.agents.kernel.envs.pointmass import PointMass
 from posttrain.agents.kernel.envs.trials import TrialCartPole
 from posttrain.agents.kernel.envs.vector import VectorEnv
+from posttrain.agents.kernel.envs.worlds import Platformer, Sprites
 from posttrain.config import ConfigError, config
 
 HELD_OUT = 1_000_003  # added to the seed of layouts that no agent trains on
@@ -112,6 +113,26 @@ class PointMassConfig:
 
 
 @config
+class SpritesConfig:
+    """Seen from above, in pixels: walk between walls to coins, below a bouncing ball."""
+
+    kind: Literal["sprites"] = "sprites"
+    limit: PositiveInt = 32
+    """Length of an episode, steps."""
+    layouts: PositiveInt = 200
+    """Pairs of walls."""
+
+
+@config
+class PlatformerConfig:
+    """Seen from the side, in pixels: run, leap and fall between platforms to coins."""
+
+    kind: Literal["platformer"] = "platformer"
+    limit: PositiveInt = 32
+    """Length of an episode, steps."""
+
+
+@config
 class MemoryChainConfig:
     """Say, some steps later, what the first observation was."""
 
@@ -170,6 +191,7 @@ class GymnasiumConfig:
     """Step each copy in a process of its own."""
 
 
+WorldConfig: TypeAlias = SpritesConfig | PlatformerConfig
 MemoryConfig: TypeAlias = MemoryChainConfig | RepeatPreviousConfig | TMazeConfig
 EnvConfig: TypeAlias = (
     GoalGridConfig
@@ -180,6 +202,7 @@ EnvConfig: TypeAlias = (
     | CatchConfig
     | CartPoleConfig
     | PointMassConfig
+    | WorldConfig
     | MemoryConfig
     | TrialCartPoleConfig
     | GymnasiumConfig
@@ -227,6 +250,10 @@ def _made(cfg: EnvConfig, num_envs: int, device: torch.device, layout_seed: int)
             return CartPole(num_envs, cfg.limit, device)
         case PointMassConfig():
             return PointMass(num_envs, cfg.doors, cfg.limit, device=device)
+        case SpritesConfig():
+            return Sprites(num_envs, cfg.limit, cfg.layouts, draws, device)
+        case PlatformerConfig():
+            return Platformer(num_envs, cfg.limit, device)
         case MemoryChainConfig():
             return MemoryChain(num_envs, cfg.length, device)
         case RepeatPreviousConfig():

@@ -28,10 +28,10 @@ INK = {
 }
 LETTERS = {"b": "blue", "w": "white", "r": "red", "g": "gold", "s": "stone"}
 SPRITES = {  # a letter a pixel
-    "agent": ("bbbb", "bwbw", "bbbb", "bbbb"),
-    "runner": ("rrr", "rwr", "rrr"),
+    "agent": ("bbww", "bbww", "bbbb", "bbbb"),
+    "runner": ("rrww", "rrww", "rrrr", "rrrr"),
     "coin": ("gg", "gg"),
-    "ball": ("rrr", "rrr", "rrr"),
+    "ball": ("rr", "rr"),
     "wall": ("ssss", "ssss", "ssss", "ssss"),
 }
 
@@ -81,7 +81,7 @@ class Sprites:
 
     def step(self, action_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
         self.agent_B = self.next_LCA[self.layout_B, self.agent_B, action_B]
-        self.ball_B4 = moved(self.ball_B4, SIZE - 3)
+        self.ball_B4 = moved(self.ball_B4, SIZE - 2)
         self.elapsed_B = self.elapsed_B + 1
         took_B = self.agent_B == self.coin_B
         self.coin_B = torch.where(took_B, self._another(), self.coin_B)
@@ -123,8 +123,8 @@ class Sprites:
         uniform_B6 = torch.rand(self.num_envs, 6, generator=self.generator, device=self.device)
         layout_B = (uniform_B6[:, 0] * len(self.count_L)).long()
         agent_B = self.free_LC[layout_B, (uniform_B6[:, 1] * self.count_L[layout_B]).long()]
-        speed_B2 = 2 * (uniform_B6[:, 4:] < 0.5).long() - 1
-        ball_B4 = torch.cat([(uniform_B6[:, 2:4] * (SIZE - 2)).long(), speed_B2], 1)
+        speed_B2 = 4 * (uniform_B6[:, 4:] < 0.5).long() - 2
+        ball_B4 = torch.cat([2 * (uniform_B6[:, 2:4] * (SIZE // 2)).long(), speed_B2], 1)
         self.layout_B, self.agent_B = torch.where(which_B, layout_B, self.layout_B), torch.where(which_B, agent_B, self.agent_B)
         self.ball_B4 = torch.where(which_B[:, None], ball_B4, self.ball_B4)
         self.coin_B = torch.where(which_B, self._another(), self.coin_B)
@@ -152,7 +152,7 @@ class Runner(NamedTuple):
 
 
 PLATFORMS = (6, 10, 14)  # the rows of their tops; the lowest is the ground
-TALL, JUMP, FASTEST, STRIDE = 3, -3, 3, 2  # pixels, and pixels a step
+TALL, JUMP, GRAVITY, FASTEST, STRIDE = 4, -4, 2, 4, 2  # pixels, and pixels a step
 LEFT, RIGHT, LEAP, DROP = range(1, 5)
 
 
@@ -216,9 +216,9 @@ class Platformer:
     def _begin(self, which_B: Tensor) -> None:
         """Start new episodes in some environments, each standing on the ground."""
         uniform_BU = torch.rand(self.num_envs, 2 * len(PLATFORMS), generator=self.generator, device=self.device)
-        length_BP = 5 + (uniform_BU[:, : len(PLATFORMS)] * 5).long()
-        left_BP = (uniform_BU[:, len(PLATFORMS) :] * (SIZE + 1 - length_BP)).long()
-        left_B = 2 * (uniform_BU[:, -1] * (SIZE // 2 - 1)).long()  # the draw that the ground, which has no ends, does not need
+        length_BP = 4 + 2 * (uniform_BU[:, : len(PLATFORMS)] * 4).long()
+        left_BP = 2 * (uniform_BU[:, len(PLATFORMS) :] * (SIZE // 2 + 1 - length_BP // 2)).long()
+        left_B = STRIDE * (uniform_BU[:, -1] * ((SIZE - TALL) // STRIDE + 1)).long()  # the draw that the ground, which has no ends, does not need
         length_BP[:, -1], left_BP[:, -1] = SIZE, 0
         top_B = torch.full_like(left_B, PLATFORMS[-1] - TALL)
         fresh = Runner(top_B, left_B, torch.zeros_like(top_B), left_BP, left_BP + length_BP)
@@ -232,7 +232,7 @@ class Platformer:
         platform_B1 = (uniform_B2[:, :1] * len(PLATFORMS)).long()
         left_B, right_B = now.left_BP.gather(1, platform_B1)[:, 0], now.right_BP.gather(1, platform_B1)[:, 0]
         top_B = torch.tensor(PLATFORMS, device=self.device)[platform_B1[:, 0]] - 2
-        return torch.stack([top_B, left_B + (uniform_B2[:, 1] * (right_B - left_B - 1)).long()], 1)
+        return torch.stack([top_B, left_B + 2 * (uniform_B2[:, 1] * (right_B - left_B) / 2).long()], 1)
 
 
 def moved(ball_B4: Tensor, last: int) -> Tensor:
@@ -266,7 +266,7 @@ def fallen(now: Runner, action_B: Tensor) -> Runner:
         top_B = top_B + ((pixel < speed_B) & ~held_B)
         speed_B = torch.where(held_B & (speed_B > 0), 0, speed_B)
     stood_B, _ = stands(now, top_B, left_B)
-    speed_B = torch.where(stood_B & (speed_B >= 0), 0, (speed_B + 1).clamp(max=FASTEST))
+    speed_B = torch.where(stood_B & (speed_B >= 0), 0, (speed_B + GRAVITY).clamp(max=FASTEST))
     return now._replace(top_B=top_B, left_B=left_B, speed_B=speed_B)
 
 
