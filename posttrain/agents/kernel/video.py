@@ -86,8 +86,8 @@ class Quantised(NamedTuple):
 
     code: Tensor
     """[..., D], the nearest code, whose gradient goes to the vector as if it had not been replaced"""
-    index: Tensor
-    """[...]"""
+    chosen: Tensor
+    """Its number, [...]"""
     loss: Tensor
     """|sg(e) - c|^2 + commitment |e - sg(c)|^2 (arXiv 1711.00937)"""
     vector: Tensor
@@ -104,17 +104,17 @@ class Codebook(nn.Module):
         self.used_K: Tensor
         self.register_buffer("used_K", torch.zeros(codes))
 
-    def look_up(self, index: Tensor) -> Tensor:
-        return normalize(self.code_KD, dim=-1)[index]
+    def look_up(self, chosen: Tensor) -> Tensor:
+        return normalize(self.code_KD, dim=-1)[chosen]
 
     def forward(self, x: Tensor) -> Quantised:
         vector = normalize(x, dim=-1)
-        index = (vector.detach() @ normalize(self.code_KD.detach(), dim=-1).T).argmax(-1)
-        code = self.look_up(index)
+        chosen = (vector.detach() @ normalize(self.code_KD.detach(), dim=-1).T).argmax(-1)
+        code = self.look_up(chosen)
         loss = (vector.detach() - code).square().sum(-1).mean() + self.commitment * (vector - code.detach()).square().sum(-1).mean()
         if self.training:
-            self.used_K += torch.bincount(index.flatten(), minlength=len(self.used_K))
-        return Quantised(vector + (code - vector).detach(), index, loss, vector)
+            self.used_K += torch.bincount(chosen.flatten(), minlength=len(self.used_K))
+        return Quantised(vector + (code - vector).detach(), chosen, loss, vector)
 
     def usage_loss(self, vector: Tensor, temperature: float) -> Tensor:
         """E H(p) - H(E p) of soft choices p = softmax(-|e - c|^2 / temperature): low where each is sure and together they use all codes."""

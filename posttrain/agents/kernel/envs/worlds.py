@@ -218,7 +218,7 @@ class Platformer:
         uniform_BU = torch.rand(self.num_envs, 2 * len(PLATFORMS), generator=self.generator, device=self.device)
         length_BP = 4 + 2 * (uniform_BU[:, : len(PLATFORMS)] * 4).long()
         left_BP = 2 * (uniform_BU[:, len(PLATFORMS) :] * (SIZE // 2 + 1 - length_BP // 2)).long()
-        left_B = STRIDE * (uniform_BU[:, -1] * ((SIZE - TALL) // STRIDE + 1)).long()  # the draw that the ground, which has no ends, does not need
+        left_B = STRIDE * (uniform_BU[:, -1] * ((SIZE - TALL) // STRIDE + 1)).long()  # the ground has no use for its draw
         length_BP[:, -1], left_BP[:, -1] = SIZE, 0
         top_B = torch.full_like(left_B, PLATFORMS[-1] - TALL)
         fresh = Runner(top_B, left_B, torch.zeros_like(top_B), left_BP, left_BP + length_BP)
@@ -271,7 +271,7 @@ def fallen(now: Runner, action_B: Tensor) -> Runner:
 
 
 def ceiling_bits(outcome_NA2: Tensor, action_N: Tensor) -> float:
-    """What the picture after an evenly drawn action tells of it at most, in bits: log2 A - E log2 #{actions that lead to the same place}."""
+    """What the picture after an evenly drawn action tells of it at most, in bits: log2 A - E log2 #{actions that lead there}."""
     there_N2 = outcome_NA2[torch.arange(len(action_N), device=action_N.device), action_N]
     alike_N = (outcome_NA2 == there_N2[:, None]).all(2).sum(1)
     return log2(outcome_NA2.shape[1]) - alike_N.double().log2().mean().item()
@@ -305,7 +305,8 @@ def with_rest(next_LCA: Tensor) -> Tensor:
 
 def walled(num: int, cells: int, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
     """Layouts of two walls as large as the agent: their cells [num, 2], and where the agent cannot stand, [num, cells, cells]."""
-    walls, blocked = [], []
+    walls: list[Tensor] = []
+    blocked: list[Tensor] = []
     row_C, column_C = torch.arange(cells**2) // cells, torch.arange(cells**2) % cells
     while len(walls) < num:
         wall_W = torch.randint(cells**2, (2,), generator=generator)
