@@ -52,6 +52,7 @@ VERBS = {  # verb -> (the module with its `cli(argv) -> exit code`, what it does
     "report": ("posttrain.evaluation.show", "make the table and the page that shows one or more runs"),
     "openended": ("posttrain.agents.openended", "judge whether a stream of texts is novel and learnable to an observer"),
     "watch": ("posttrain.watch", "serve a run's report page on this machine, made again as the run goes on"),
+    "play": ("posttrain.play", "play in a world that a run of kind genie has learnt, in a browser of this machine"),
     "publish": ("posttrain.publish.run", "make a folder of a trained model that others can load and judge, and upload it"),
     "data": ("posttrain.evaluation.data", "check data sets, find test questions that are trained on, make wrong answers a set to repair"),
 }
