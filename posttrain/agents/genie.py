@@ -135,7 +135,9 @@ def scores(genie: Genie, cfg: Config, held: Films, draws: torch.Generator) -> di
     own_NT, others_NT, copy_NT = (
         psnr(y, x[:, 1:]) for y in (genie.dream_on(x[:, 0], action_NT, draws), genie.dream_on(x[:, 0], other_NT, draws), x[:, :1])
     )
-    logits = genie.dynamics(tokens_NTS.index_fill(1, torch.tensor([cfg.frames - 1]), genie.dynamics.mask), action_NT)[:, -1]
+    hidden_NTS = tokens_NTS.clone()
+    hidden_NTS[:, -1] = genie.dynamics.mask
+    logits = genie.dynamics(hidden_NTS, action_NT)[:, -1]
     found: dict[str, Any] = {
         "tokenizer": {"psnr": psnr(again, x).mean().item(), "codes": perplexity(tokens_NTS, cfg.tokenizer.codes)},
         "actions": {"codes": perplexity(action_NT, cfg.actions.codes)},
