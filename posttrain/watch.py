@@ -6,14 +6,14 @@ the server binds to the loopback address, and a request for another host name, a
 
 import argparse
 import html
-import ipaddress
 import json
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from http.server import ThreadingHTTPServer
 from pathlib import Path
 
+from posttrain import loopback
 from posttrain.config import ConfigError
 from posttrain.evaluation import rows, show
 from posttrain.evaluation.metrics import NothingScored
@@ -45,13 +45,7 @@ def cli(argv: Sequence[str]) -> int:
     if not args.run.is_dir():
         raise ConfigError(f"{args.run}: no such run folder")
     server = open_server(args.host, args.port, Page(args.run, args.suite, args.against))
-    print(f"watching {args.run}: http://{args.host}:{server.server_port}/  (Ctrl-C ends it)", flush=True)
-    try:
-        server.serve_forever()
-    except KeyboardInterrupt:
-        pass
-    finally:
-        server.server_close()
+    loopback.serve(server, f"watching {args.run}: http://{args.host}:{server.server_port}/")
     return 0
 
 
@@ -108,38 +102,14 @@ def so_far(run: Path, why: str) -> str:
 
 def open_server(host: str, port: int, page: Page) -> ThreadingHTTPServer:
     """A server on a loopback address; raises `ConfigError` on any other, or where the port is taken."""
-    if not _loopback(host):
-        raise ConfigError(f"--host: found {host!r}, expected a loopback address such as 127.0.0.1; forward the port by ssh instead")
 
-    class Handler(BaseHTTPRequestHandler):
+    class Handler(loopback.Handler):
         def do_GET(self) -> None:
-            asked = self.headers.get("Host", "").rpartition(":")[0] or self.headers.get("Host", "")
-            if not _loopback(asked.strip("[]")):
-                self.send_error(403, "only requests to the loopback address are served")
-            elif self.path != "/":
+            if self.refused():
+                return
+            if self.path != "/":
                 self.send_error(404)
             else:
-                text = page.text()
-                self.send_response(200)
-                headers = {"Content-Type": "text/html; charset=utf-8", "Content-Length": str(len(text))}
-                headers |= {"Cache-Control": "no-store", "Refresh": str(REFRESH_S)}
-                for name, value in headers.items():
-                    self.send_header(name, value)
-                self.end_headers()
-                self.wfile.write(text)
+                self.answer(page.text(), "text/html; charset=utf-8", Refresh=str(REFRESH_S))
 
-        def log_message(self, format: str, *args: object) -> None:
-            """No line for each request."""
-
-    try:
-        return ThreadingHTTPServer(("127.0.0.1" if host == "localhost" else host, port), Handler)
-    except (OSError, OverflowError) as error:
-        said = getattr(error, "strerror", None) or str(error)
-        raise ConfigError(f"--port {port}: cannot listen there: {said}; name another, or 0 for any that is free") from None
-
-
-def _loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+    return loopback.open_server(host, port, Handler)

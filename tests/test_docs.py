@@ -101,7 +101,20 @@ HOW: dict[str, Callable[[list[str]], None]] = {
     "posttrain data": tried_data,
     **{
         f"posttrain {verb}": tried_by_parser
-        for verb in ("init", "doctor", "report", "publish", "watch", "completion", "compare", "regrade", "export", "import", "openended")
+        for verb in (
+            "init",
+            "doctor",
+            "report",
+            "publish",
+            "play",
+            "watch",
+            "completion",
+            "compare",
+            "regrade",
+            "export",
+            "import",
+            "openended",
+        )
     },
     "make": tried_make,
     "pip": tried_pip,

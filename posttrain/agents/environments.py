@@ -16,6 +16,7 @@ from posttrain.agents.kernel.envs.rooms import KeyRooms
 from posttrain.agents.kernel.envs.shapes import Shapes, draw_layouts
 from posttrain.agents.kernel.envs.trials import TrialCartPole
 from posttrain.agents.kernel.envs.vector import VectorEnv
+from posttrain.agents.kernel.envs.worlds import Platformer, Sprites
 from posttrain.config import ConfigError, config
 
 HELD_OUT = 1_000_003  # added to the seed of layouts that no agent trains on
@@ -141,6 +142,26 @@ class KeyRoomsConfig:
 
 
 @config
+class SpritesConfig:
+    """Seen from above, in pixels: walk between walls to coins, below a bouncing ball."""
+
+    kind: Literal["sprites"] = "sprites"
+    limit: PositiveInt = 32
+    """Length of an episode, steps."""
+    layouts: PositiveInt = 200
+    """Pairs of walls."""
+
+
+@config
+class PlatformerConfig:
+    """Seen from the side, in pixels: run, leap and fall between platforms to coins."""
+
+    kind: Literal["platformer"] = "platformer"
+    limit: PositiveInt = 32
+    """Length of an episode, steps."""
+
+
+@config
 class MemoryChainConfig:
     """Say, some steps later, what the first observation was."""
 
@@ -199,6 +220,7 @@ class GymnasiumConfig:
     """Step each copy in a process of its own."""
 
 
+WorldConfig: TypeAlias = SpritesConfig | PlatformerConfig
 MemoryConfig: TypeAlias = MemoryChainConfig | RepeatPreviousConfig | TMazeConfig
 EnvConfig: TypeAlias = (
     GoalGridConfig
@@ -211,6 +233,7 @@ EnvConfig: TypeAlias = (
     | PointMassConfig
     | ShapesConfig
     | KeyRoomsConfig
+    | WorldConfig
     | MemoryConfig
     | TrialCartPoleConfig
     | GymnasiumConfig
@@ -262,6 +285,10 @@ def _made(cfg: EnvConfig, num_envs: int, device: torch.device, layout_seed: int)
             return Shapes(draw_layouts(cfg.layouts, cfg.n, draws), cfg.limit, num_envs, device=device)
         case KeyRoomsConfig():
             return KeyRooms(num_envs, cfg.rooms, cfg.side, cfg.view, cfg.limit, device)
+        case SpritesConfig():
+            return Sprites(num_envs, cfg.limit, cfg.layouts, draws, device)
+        case PlatformerConfig():
+            return Platformer(num_envs, cfg.limit, device)
         case MemoryChainConfig():
             return MemoryChain(num_envs, cfg.length, device)
         case RepeatPreviousConfig():
