@@ -9,7 +9,7 @@ Three models of space-time blocks (`kernel.video`), trained one after the other 
 The second's decoder has nothing but a_t to tell which of the possible next pictures came, so a_t becomes what was done; it is thrown away
 later, when somebody who plays picks a_t. Left to itself it collapses: one code, or codes that say nothing of the action. Three things hold
 that up: pixels that change weigh more (w), codes that nobody chooses are put where the error is, and a term that falls to 0 during
-training wants each choice sure and all of them even. Left out: training actions and dynamics together, and the FVD. Expected: latent
+training wants each choice sure and all of them even. Left out: training actions and dynamics together. Expected: latent
 actions that hold more than half of what the frames tell of the true ones, and pictures that obey them (recipes/genie). Read `genie_models`
 for the networks, `genie_films` for the data.
 """

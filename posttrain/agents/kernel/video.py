@@ -165,6 +165,23 @@ def psnr(x: Tensor, y: Tensor) -> Tensor:
     return -10 * (x - y).square().mean((-3, -2, -1)).clamp(min=1e-6).log10()
 
 
+def frechet_distance(x_ND: Tensor, y_MD: Tensor) -> float:
+    """|mu_x - mu_y|^2 + tr(S_x + S_y - 2 (S_x S_y)^(1/2)) of Gaussians with the means and covariances of two sets of features.
+
+    The squared distance of FID and FVD (arXiv 1812.01717). With S = R^T R, where R is the triangle of the centred features, the last trace
+    is the sum of the singular values of R_x R_y^T: no covariance is formed and no root of one taken, so a singular one does no harm.
+    """
+    if x_ND.shape[1:] != y_MD.shape[1:] or min(len(x_ND), len(y_MD)) < 2:
+        raise ValueError(f"need two features at least of either set, [N, D] and [M, D]; got {tuple(x_ND.shape)} and {tuple(y_MD.shape)}")
+    means, triangles = [], []
+    for features in (x_ND.double(), y_MD.double()):
+        means.append(features.mean(0))
+        triangles.append(torch.linalg.qr(features - means[-1], mode="r").R / math.sqrt(len(features) - 1))
+    shared = torch.linalg.svdvals(triangles[0] @ triangles[1].T).sum()
+    spread = triangles[0].square().sum() + triangles[1].square().sum() - 2 * shared
+    return (means[0] - means[1]).square().sum().item() + max(0.0, spread.item())
+
+
 def entropy_nats(p: Tensor) -> Tensor:
     return -(p * p.clamp(min=1e-12).log()).sum(-1)
 

@@ -2,8 +2,11 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from scipy.linalg import sqrtm
+from torch import Tensor
 from torch.nn.functional import normalize
 
 from posttrain.agents.kernel.video import (
@@ -11,6 +14,7 @@ from posttrain.agents.kernel.video import (
     Codebook,
     SpaceTimeTransformer,
     fill,
+    frechet_distance,
     patches,
     perplexity,
     pictures,
@@ -148,3 +152,52 @@ def test_measures_by_hand():
     assert shared_bits(x, torch.tensor([0, 1, 0, 1])) == pytest.approx(0.0, abs=1e-9)
     assert shared_bits(torch.tensor([0, 1, 2, 3]), x) == pytest.approx(1.0)  # which of two, told by four codes
     assert perplexity(torch.tensor([0, 1, 3, 0, 1, 3]), 5) == pytest.approx(3.0)
+
+
+def with_moments(mean_D: list[float], deviation_D: list[float]) -> Tensor:
+    """2 D samples whose mean and covariance, a diagonal one, are exactly these: one step along each axis and one back."""
+    step_D = torch.tensor(deviation_D, dtype=torch.float64) * math.sqrt((2 * len(mean_D) - 1) / 2)
+    return torch.tensor(mean_D, dtype=torch.float64) + torch.cat([step_D.diag(), -step_D.diag()])
+
+
+def test_frechet_distance_of_diagonal_gaussians_is_that_of_means_and_of_deviations():
+    x_ND, y_MD = with_moments([0, 1, 2], [1, 2, 0.5]), with_moments([1, 1, 4], [3, 2, 1])
+    assert torch.allclose(x_ND.T.cov(), torch.tensor([1, 4, 0.25], dtype=torch.float64).diag())
+    assert frechet_distance(x_ND, y_MD) == pytest.approx(1 + 0 + 4 + (3 - 1) ** 2 + 0 + (1 - 0.5) ** 2)  # |mu|^2, then (s_x - s_y)^2 each
+
+
+def test_frechet_distance_is_what_covariances_and_a_root_of_their_product_give():
+    draws = torch.Generator().manual_seed(0)
+    x_ND = torch.randn(50, 6, generator=draws) @ torch.randn(6, 6, generator=draws)
+    y_MD = torch.randn(70, 6, generator=draws) @ torch.randn(6, 6, generator=draws) + 1
+    x, y = x_ND.double().numpy(), y_MD.double().numpy()
+    s_x, s_y = np.cov(x, rowvar=False), np.cov(y, rowvar=False)
+    twin = np.square(x.mean(0) - y.mean(0)).sum() + np.trace(s_x + s_y - 2 * sqrtm(s_x @ s_y).real)
+    assert frechet_distance(x_ND, y_MD) == pytest.approx(twin, rel=1e-9)
+    assert frechet_distance(y_MD, x_ND) == pytest.approx(twin, rel=1e-9)
+
+
+def test_frechet_distance_is_nothing_for_the_same_set_and_a_shift_adds_its_square():
+    draws = torch.Generator().manual_seed(1)
+    x_ND, y_MD = torch.randn(40, 5, generator=draws).double(), 2 * torch.randn(30, 5, generator=draws).double()
+    assert 0 <= frechet_distance(x_ND, x_ND[torch.randperm(40, generator=draws)]) < 1e-12
+    y_MD = y_MD - y_MD.mean(0) + x_ND.mean(0)
+    shift_D = torch.tensor([3.0, 0, -4, 0, 0])
+    assert frechet_distance(x_ND, y_MD + shift_D) == pytest.approx(frechet_distance(x_ND, y_MD) + 25)
+
+
+def test_frechet_distance_bears_singular_covariances():
+    draws = torch.Generator().manual_seed(2)
+    x_ND, y_MD = torch.randn(9, 3, generator=draws).double(), 1e3 * torch.randn(7, 3, generator=draws).double()
+    once = frechet_distance(x_ND, y_MD)
+    twice = [torch.cat([z, z, torch.ones(len(z), 1)], 1) for z in (x_ND, y_MD)]  # a number told twice, and one that never changes
+    assert frechet_distance(*twice) == pytest.approx(2 * once)
+    turn = torch.linalg.qr(torch.randn(20, 20, generator=draws).double()).Q[:3]  # fewer samples than numbers
+    assert frechet_distance(x_ND @ turn, y_MD @ turn) == pytest.approx(once)
+
+
+def test_frechet_distance_wants_two_sets_of_the_same_features():
+    with pytest.raises(ValueError, match=r"need two features at least of either set.*\(1, 3\) and \(4, 3\)"):
+        frechet_distance(torch.zeros(1, 3), torch.zeros(4, 3))
+    with pytest.raises(ValueError, match=r"\(4, 2\) and \(4, 3\)"):
+        frechet_distance(torch.zeros(4, 2), torch.zeros(4, 3))
