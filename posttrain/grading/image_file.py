@@ -52,7 +52,11 @@ def cli(argv: Sequence[str]) -> int:
     from posttrain.agents.kernel.clip import load_dual_encoder
 
     try:
-        verdicts = asked(load_dual_encoder(args.model, args.device), rows, wording)
+        encoder = load_dual_encoder(args.model, args.device)
+    except ValueError as error:
+        raise DataError(f"--model: {error}") from None
+    try:
+        verdicts = asked(encoder, rows, wording)
     except ValueError as error:
         raise DataError(f"{args.file}: {error}") from None
     fields = ("status", "rule", "gold_form", "pred_form")
@@ -80,8 +84,8 @@ def _asked(where: str, row: dict[str, Any], folder: Path, negatives: tuple[str, 
     own = row.get("negatives", [])
     if not isinstance(own, list) or not all(isinstance(text, str) for text in own):
         raise DataError(f"{where}: 'negatives' must be a list of texts, found {own!r:.80}")
+    image, goal = (text_field(where, row, name) for name in ("image", "goal"))
     try:
-        image, goal = (text_field(where, row, name) for name in ("image", "goal"))
         return Asked(image=folder / image, goal=goal, negatives=(*own, *negatives), others=goals)
     except ValueError as error:
         raise DataError(f"{where}: {error}") from None

@@ -154,10 +154,11 @@ def test_a_file_of_images_is_graded(model, tmp_path, capsys):
         ({"image": "a.png", "goal": "ring", "negatives": "cross"}, [], "rows.jsonl:1: 'negatives' must be a list of texts"),
         ({"image": "a.png", "goal": "ring", "negatives": ["a"]}, ["--template", "ring"], "flags: templates: found 'ring', expected texts"),
         ({"image": "a.png", "goal": "ring", "negatives": ["a"]}, ["--threshold", "2"], "flags: found threshold 2.0"),
-        ({"image": "a.png", "goal": "ring", "negatives": ["a"]}, ["--model", "/nowhere"], "cannot load '/nowhere'"),
+        ({"image": "a.png", "goal": "ring", "negatives": ["a"]}, ["--model", "/nowhere"], "--model: cannot load '/nowhere'"),
     ],
 )
 def test_a_wrong_call_is_refused_in_one_line(model, tmp_path, capsys, row, flags, message):
     assert posttrain(["grade", "image", written(tmp_path, [row]), "--model", str(model), *flags]) == 2
     said = capsys.readouterr().err.strip()
     assert message in said
+    assert said.count("rows.jsonl") <= 1
