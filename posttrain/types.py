@@ -52,7 +52,7 @@ class Problem:
     def final_answer(self) -> str:
         """The reference where it is an expression or a text; raises `TypeError` where it is a test program."""
         if not isinstance(self.reference, FinalAnswer):
-            raise TypeError(f"problem {self.id}: its reference is a test program, not a final answer")
+            raise TypeError(f"problem {self.id}: expected a FinalAnswer, found {type(self.reference).__name__}")
         return self.reference.text
 
 

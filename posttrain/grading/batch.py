@@ -20,7 +20,7 @@ from posttrain.grading.child import Child, ChildFailed
 from posttrain.grading.math import grade
 from posttrain.grading.policy import DEFAULT, MathPolicy
 from posttrain.grading.values import NeedsAlgebra
-from posttrain.types import FinalAnswer, Problem, Verdict, VerdictStatus
+from posttrain.types import Problem, Verdict, VerdictStatus
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -102,7 +102,7 @@ _shared_lock = threading.Lock()
 
 def grade_math(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
     """A verdict on the final answer of each text; "no_answer" where it has none."""
-    return compare([(_reference(problem), final_answer(text)) for problem, text in pairs])
+    return compare([(problem.final_answer, final_answer(text)) for problem, text in pairs])
 
 
 def compare(pairs: Sequence[tuple[str, str | None]], policy: MathPolicy = DEFAULT) -> list[Verdict]:
@@ -139,9 +139,3 @@ def _decide_here(reference: str, answer: str | None, policy: MathPolicy) -> Verd
         return None
     except Exception as error:  # a fault of ours is never the model's: it gets no verdict, and is counted
         return Verdict(status="unscored", why=f"grader raised {type(error).__name__}: {str(error)[:200]}", rule="fault")
-
-
-def _reference(problem: Problem) -> str:
-    if not isinstance(problem.reference, FinalAnswer):
-        raise TypeError(f"problem {problem.id}: expected a FinalAnswer to grade as mathematics, found {type(problem.reference).__name__}")
-    return problem.reference.text

@@ -11,7 +11,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from posttrain.types import FinalAnswer, Problem, Verdict
+from posttrain.types import Problem, Verdict
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -96,16 +96,10 @@ def image_grader(
     """The `grade` of a task whose reference is a goal in words, and whose answers are paths of image files."""
 
     def grade(pairs: Sequence[tuple[Problem, str]]) -> list[Verdict]:
-        rows = [Asked(image=Path(text.strip()), goal=_goal(problem), negatives=tuple(negatives)) for problem, text in pairs]
+        rows = [Asked(image=Path(text.strip()), goal=problem.final_answer, negatives=tuple(negatives)) for problem, text in pairs]
         return asked(encoder, rows, wording)
 
     return grade
-
-
-def _goal(problem: Problem) -> str:
-    if not isinstance(problem.reference, FinalAnswer):
-        raise TypeError(f"problem {problem.id}: expected a FinalAnswer that says what to show, found {type(problem.reference).__name__}")
-    return problem.reference.text
 
 
 def _embedded(encoder: "DualEncoder", image_of: "dict[Path, Tensor]") -> "dict[Path, Tensor]":

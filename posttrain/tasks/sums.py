@@ -173,8 +173,7 @@ def grade(problem: Problem, text: str) -> Verdict:
     answer = final_sum(text)
     if answer is None:
         return Verdict(status="no_answer", why="no boxed sum")
-    assert isinstance(problem.reference, FinalAnswer)
-    right = answer == final_sum(problem.reference.text)
+    right = answer == final_sum(problem.final_answer)
     return Verdict(status="correct" if right else "wrong", why="the same numbers" if right else "other numbers")
 
 

@@ -77,7 +77,7 @@ def make_icl(cfg: LabelsInContext) -> InContextTask:
         name=f"labels-{cfg.scheme}",
         load=lambda split: load(cfg, split),
         layout=LAYOUT,
-        score=lambda pairs: [float(label_in(text) == answer_of(problem)) for problem, text in pairs],
+        score=lambda pairs: [float(label_in(text) == problem.final_answer) for problem, text in pairs],
         max_tokens=1 + cfg.remarks,
         stop=("\n",),
         choices=() if cfg.remarks else ABSTRACT if cfg.scheme == "abstract" else TONES,
@@ -155,8 +155,3 @@ def label_in(text: str) -> str:
     """The last word of the first line that says something."""
     lines = text.strip().splitlines()
     return (lines[0].split() or [""])[-1] if lines else ""
-
-
-def answer_of(problem: Problem) -> str:
-    assert isinstance(problem.reference, FinalAnswer)
-    return problem.reference.text

@@ -64,7 +64,7 @@ def make_icl(cfg: LinearInContext) -> InContextTask:
         name=f"linear{cfg.dimensions}",
         load=lambda split: load(cfg, split),
         layout=COMPACT if cfg.named else PAPER,
-        score=lambda pairs: [float(first_word(text) == answer_of(problem)) for problem, text in pairs],
+        score=lambda pairs: [float(first_word(text) == problem.final_answer) for problem, text in pairs],
         choices=LABELS,
         max_tokens=1 if cfg.named else 4,
         stop=("\n",),
@@ -134,11 +134,6 @@ def first_word(text: str) -> str:
     return (text.split() or [""])[0]
 
 
-def answer_of(problem: Problem) -> str:
-    assert isinstance(problem.reference, FinalAnswer)
-    return problem.reference.text
-
-
 def nearest_neighbours(shots: Sequence[Problem], items: Sequence[Problem], k: int = 5) -> list[float]:
     """1 for each item that scikit-learn's k-NN, Euclidean, labels right from the shots; with fewer shots than k, all of them vote."""
     from sklearn.neighbors import KNeighborsClassifier
@@ -169,4 +164,4 @@ def _points(problems: Sequence[Problem]) -> "np.ndarray":
 def _labels(problems: Sequence[Problem]) -> "np.ndarray":
     import numpy as np
 
-    return np.array([answer_of(problem) for problem in problems])
+    return np.array([problem.final_answer for problem in problems])
