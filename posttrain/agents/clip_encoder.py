@@ -23,6 +23,7 @@ from posttrain.agents.kernel import checkpoint
 from posttrain.agents.kernel.captions import byte_pairs, caption, words
 from posttrain.agents.kernel.clip import Preparation, contrastive_loss, preparation_of, prepared
 from posttrain.agents.kernel.envs.shapes import AGENT, CELL, LAYOUT, OBJECTS, Shapes, draw_layouts, picture_side
+from posttrain.agents.kernel.nets import descend
 from posttrain.agents.kernel.threads import one_thread
 from posttrain.config import config
 from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_atomic
@@ -125,14 +126,9 @@ def embedded(model: "CLIPModel", tokenizer: Any, how: Preparation, cfg: Config, 
 def update(model: "CLIPModel", optimiser: torch.optim.Optimizer, tokenizer: Any, how: Preparation, cfg: Config, step: int) -> float:
     """One step; returns its loss."""
     warm_up = max(1, cfg.steps // 10)
-    for group in optimiser.param_groups:
-        group["lr"] = cfg.learning_rate * min(step / warm_up, 1 - (step - 1) / cfg.steps)
     image_BD, text_BD, caption_B = embedded(model, tokenizer, how, cfg, step)
     loss = contrastive_loss(image_BD, text_BD, model.logit_scale.exp(), caption_B)
-    optimiser.zero_grad()
-    loss.backward()
-    torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-    optimiser.step()
+    descend(optimiser, loss, 1.0, cfg.learning_rate * min(step / warm_up, 1 - (step - 1) / cfg.steps))
     model.logit_scale.data.clamp_(max=4.6052)  # a scale of 100, as in the paper
     return loss.item()
 

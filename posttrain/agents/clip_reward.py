@@ -28,8 +28,8 @@ from posttrain.agents.kernel import checkpoint
 from posttrain.agents.kernel.charts import Picture, draw_pictures
 from posttrain.agents.kernel.clip import GoalReward, average_precision, load_dual_encoder, precision_recall
 from posttrain.agents.kernel.envs.shapes import KINDS, Judge, Shapes, draw_layouts
-from posttrain.agents.kernel.nets import mlp
-from posttrain.agents.kernel.ppo import clipped_loss, entropy, normalised
+from posttrain.agents.kernel.nets import descend, mlp, set_rate
+from posttrain.agents.kernel.ppo import clipped_loss, drawn, entropy, normalised
 from posttrain.agents.kernel.returns import lambda_return
 from posttrain.agents.kernel.threads import one_thread
 from posttrain.config import ConfigError, config
@@ -189,9 +189,7 @@ class Rollout(NamedTuple):
 def act(net: Policy, obs: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
     """Actions drawn from pi, their log-probabilities, and values."""
     logits, value = net(obs)
-    logp = logits.log_softmax(-1)
-    action = torch.multinomial(logp.exp(), 1, generator=draws)
-    return action[:, 0], logp.gather(-1, action)[:, 0], value
+    return *drawn(logits, draws), value
 
 
 @torch.no_grad()
@@ -224,10 +222,7 @@ def learn(net: Policy, optimiser: torch.optim.Optimizer, rollout: Rollout, last_
     for _ in range(cfg.epochs):
         for some in torch.randperm(len(returns), generator=draws, device=draws.device).chunk(cfg.minibatches):
             loss = loss_of(net, Rollout(*(x[some] for x in steps)), advantage[some], returns[some], cfg.loss)
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), cfg.clip_update)
-            optimiser.step()
+            descend(optimiser, loss, cfg.clip_update)
 
 
 @torch.no_grad()
@@ -295,8 +290,7 @@ def train(cfg: Config, reward: GoalReward | None, run: RunFolder, saved: Path, r
     with StopSignal() as stop:
         for number in range(done + 1, rollouts + 1):
             before_s = time.process_time()
-            for group in optimiser.param_groups:
-                group["lr"] = cfg.learning_rate * (1 - (number - 1) / rollouts)
+            set_rate(optimiser, cfg.learning_rate * (1 - (number - 1) / rollouts))
             rollout, obs = collect(env, net, obs, cfg, draws)
             learn(net, optimiser, rollout, obs, cfg, draws)
             spent_s += time.process_time() - before_s

@@ -42,7 +42,7 @@ from posttrain.agents.kernel.diversity import (
 from posttrain.agents.kernel.envs.pointmass import PointMass, perturbed
 from posttrain.agents.kernel.envs.vector import VectorEnv
 from posttrain.agents.kernel.maps import Scene, draw_paths
-from posttrain.agents.kernel.nets import mlp
+from posttrain.agents.kernel.nets import descend, mlp, set_rate
 from posttrain.agents.kernel.ppo import clipped_loss
 from posttrain.agents.kernel.returns import lambda_return
 from posttrain.agents.kernel.sets import PolicySet, act, by_policy, play, tried
@@ -177,8 +177,8 @@ class Learner:
         discriminates = cfg.diversity.reward == "discrimination"
         self.net = PolicySet(num_obs, env.num_actions, cfg.policies, 1 if discriminates else num_phi, cfg.hidden).to(cfg.device)
         self.discriminator = mlp([num_phi, cfg.hidden, cfg.policies]).to(cfg.device) if discriminates else None
-        self.parameters = [*self.net.parameters(), *(self.discriminator.parameters() if self.discriminator else ())]
-        self.optimiser = torch.optim.Adam(self.parameters, lr=cfg.learning_rate)
+        parameters = [*self.net.parameters(), *(self.discriminator.parameters() if self.discriminator else ())]
+        self.optimiser = torch.optim.Adam(parameters, lr=cfg.learning_rate)
         self.policy_B = torch.arange(cfg.num_envs, device=cfg.device) % cfg.policies
         self.value_N = torch.full((cfg.policies,), torch.nan, device=cfg.device)
         self.psi_NF = torch.full((cfg.policies, num_phi), torch.nan, device=cfg.device)
@@ -229,16 +229,13 @@ class Learner:
         advantage, returns, ahead_returns = (x.flatten(0, 1) for x in self.advantages(rollout))
         obs, action, logp = (x.flatten(0, 1) for x in (rollout.obs, rollout.action, rollout.logp))
         policy = self.policy_B.repeat(cfg.rollout)
-        for group in self.optimiser.param_groups:
-            group["lr"] = cfg.learning_rate * (1 - progress)
+        set_rate(self.optimiser, cfg.learning_rate * (1 - progress))
         sums: dict[str, Tensor] = {}
         for _ in range(cfg.epochs):
             for at in torch.randperm(len(obs), generator=draws, device=obs.device).chunk(cfg.minibatches):
                 parts = self._losses(obs[at], action[at], policy[at], logp[at], advantage[at], returns[at], ahead_returns[at])
-                self.optimiser.zero_grad()
-                (parts["surrogate"] - cfg.entropy * parts["entropy"] + sum(parts[x] for x in parts if x.startswith("error"))).backward()
-                nn.utils.clip_grad_norm_(self.parameters, cfg.clip_update)
-                self.optimiser.step()
+                loss = parts["surrogate"] - cfg.entropy * parts["entropy"] + sum(parts[x] for x in parts if x.startswith("error"))
+                descend(self.optimiser, loss, cfg.clip_update)
                 sums = {name: sums.get(name, 0) + x.detach() / (cfg.epochs * cfg.minibatches) for name, x in parts.items()}
         bound = cfg.diversity
         if bound.alpha is not None:

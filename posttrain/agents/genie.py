@@ -29,6 +29,7 @@ from posttrain.agents.environments import check_device
 from posttrain.agents.genie_films import Films, FilmsConfig, WorldConfig, both
 from posttrain.agents.genie_models import ActionsConfig, DynamicsConfig, Genie, TokenizerConfig
 from posttrain.agents.kernel import checkpoint, films
+from posttrain.agents.kernel.nets import descend
 from posttrain.agents.kernel.threads import one_thread
 from posttrain.agents.kernel.video import perplexity, psnr, shared_bits
 from posttrain.config import ConfigError, config, load
@@ -77,14 +78,9 @@ class Stage(NamedTuple):
     def learn(self, done: int, num_clips: int, draws: torch.Generator) -> dict[str, Tensor]:
         """Step number `done` + 1."""
         progress = done / self.cfg.steps
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.cfg.learning_rate * min(1, (done + 1) / 50) * max(0.02, 1 - progress)
         index_B = torch.randint(num_clips, (self.cfg.batch,), generator=draws, device=draws.device)
         loss, parts, served = self.loss(index_B, progress)
-        self.optimiser.zero_grad()
-        loss.backward()
-        nn.utils.clip_grad_norm_(self.net.parameters(), 1.0)
-        self.optimiser.step()
+        descend(self.optimiser, loss, 1.0, self.cfg.learning_rate * min(1, (done + 1) / 50) * max(0.02, 1 - progress))
         every = self.cfg.revive_every if isinstance(self.cfg, ActionsConfig) else 15
         if served and every and done % every == 0 and progress < 0.8:  # a code that is moved last has no time to be learnt
             self.net.book.revive(served[0].detach(), served[1].detach(), draws)  # type: ignore[union-attr, operator]

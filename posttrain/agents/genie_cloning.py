@@ -26,7 +26,7 @@ from posttrain.agents.genie import load_run
 from posttrain.agents.genie_films import WorldConfig
 from posttrain.agents.genie_models import Genie
 from posttrain.agents.kernel.envs.worlds import Sprites
-from posttrain.agents.kernel.nets import mlp
+from posttrain.agents.kernel.nets import mlp, set_rate
 from posttrain.agents.kernel.threads import one_thread
 from posttrain.config import ConfigError, config
 from posttrain.run import RunFolder, seed_for, write_atomic
@@ -99,8 +99,7 @@ def cloned(half_NCHW: Tensor, label_N: Tensor, num: int, cfg: Config, draws: tor
     net = Policy((channels, 2 * height, 2 * width), cfg.width, cfg.hidden, num)
     optimiser = torch.optim.AdamW(net.parameters(), lr=cfg.learning_rate, weight_decay=1e-2)
     for step in range(cfg.steps):
-        for group in optimiser.param_groups:
-            group["lr"] = cfg.learning_rate * (1 - step / cfg.steps)
+        set_rate(optimiser, cfg.learning_rate * (1 - step / cfg.steps))
         index_B = torch.randint(len(half_NCHW), (cfg.batch,), generator=draws)
         optimiser.zero_grad()
         cross_entropy(net(half_NCHW[index_B]), label_N[index_B]).backward()

@@ -27,7 +27,7 @@ from posttrain.agents.environments import check_device
 from posttrain.agents.kernel import checkpoint
 from posttrain.agents.kernel.envs.go import BLACK, Position, Rules, area, legal_moves, observe, packed, play, put, some, unpacked
 from posttrain.agents.kernel.mcts import Budget, Outcome, Root, gumbel_search
-from posttrain.agents.kernel.nets import Residual
+from posttrain.agents.kernel.nets import Residual, descend, set_rate
 from posttrain.agents.kernel.threads import one_thread
 from posttrain.config import config
 from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_atomic
@@ -248,10 +248,7 @@ def learn(network: Network, optimiser: torch.optim.Optimizer, games: list[Game],
         index = torch.randint(len(all_games.outcome), (cfg.batch,), generator=draws, device=draws.device)
         way = int(torch.randint(8, (), generator=draws, device=draws.device))
         loss, parts = loss_of(network, turned(Game(*(x[index] for x in all_games)), way % 4, way >= 4))
-        optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(network.parameters(), cfg.clip_update)
-        optimiser.step()
+        descend(optimiser, loss, cfg.clip_update)
         rows.append(parts)
     return {name: torch.stack([row[name].detach() for row in rows]).mean().item() for name in rows[0]}
 
@@ -275,8 +272,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     with StopSignal() as stop:
         for number in range(done + 1, cfg.generations + 1):
             before_s = time.process_time()
-            for group in optimiser.param_groups:
-                group["lr"] = cfg.learning_rate * (1 - (number - 1) / cfg.generations)
+            set_rate(optimiser, cfg.learning_rate * (1 - (number - 1) / cfg.generations))
             played, moves = self_play(searcher, cfg, draws)
             games = [*games, played][-cfg.kept :]
             means = learn(network, optimiser, games, cfg, draws)

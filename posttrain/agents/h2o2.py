@@ -39,6 +39,7 @@ from posttrain.agents.kernel.envs.vector import VectorEnv
 from posttrain.agents.kernel.maps import draw_paths, option_scenes
 from posttrain.agents.kernel.nets import lookahead, track
 from posttrain.agents.kernel.options import OptionModel, Segments, decisions_of, followed, option_loss, relabelled, segments_at
+from posttrain.agents.kernel.ppo import drawn
 from posttrain.agents.kernel.remembering import RememberingModel
 from posttrain.agents.kernel.replay import Replay
 from posttrain.agents.kernel.rollout import returns_by_episode
@@ -267,11 +268,9 @@ def decide(agent: Agent, now: Doing, way: Way, draws: torch.Generator) -> dict[s
     logp = probs.gather(-1, choice[:, None])[:, 0].log()
     action, action_logp = choice, logp
     if agent.acting:
-        option = agent.acting.act(now.obs, (choice - agent.primitives).clamp(min=0))
-        acts = option.log_softmax(-1)
-        drawn, single = torch.multinomial(acts.exp(), 1, generator=draws), choice < agent.primitives
-        action = torch.where(single, choice, drawn[:, 0])
-        action_logp = torch.where(single, logp, acts.gather(-1, drawn)[:, 0])
+        by_option, by_option_logp = drawn(agent.acting.act(now.obs, (choice - agent.primitives).clamp(min=0)), draws)
+        single = choice < agent.primitives
+        action, action_logp = torch.where(single, choice, by_option), torch.where(single, logp, by_option_logp)
     return {"action": action, "choice": choice, "begins": begins, "logp": logp, "action_logp": action_logp, "memory": memory}
 
 

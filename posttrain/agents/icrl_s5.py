@@ -32,8 +32,8 @@ from posttrain.agents.kernel import checkpoint
 from posttrain.agents.kernel.cores import GRU, LSTM, Core, State, Step, Transformer
 from posttrain.agents.kernel.envs.trials import TrialEnv
 from posttrain.agents.kernel.envs.vector import VectorEnv
-from posttrain.agents.kernel.nets import mlp, torso
-from posttrain.agents.kernel.ppo import clipped_loss, entropy, normalised
+from posttrain.agents.kernel.nets import descend, mlp, set_rate, torso
+from posttrain.agents.kernel.ppo import clipped_loss, drawn, entropy, normalised
 from posttrain.agents.kernel.returns import lambda_return
 from posttrain.agents.kernel.rollout import begins_trial, returns_by_episode
 from posttrain.agents.kernel.s5 import S5
@@ -250,12 +250,11 @@ def collect(
     step, first_state, kept = net.stepper(), state, []
     for _ in range(cfg.rollout):
         logits, value, state = step(x, state)
-        logp = logits.log_softmax(-1)
-        action = torch.multinomial(logp.exp(), 1, generator=draws)
-        obs, reward, terminated, truncated = env.step(action[:, 0])
+        action, logp = drawn(logits, draws)
+        obs, reward, terminated, truncated = env.step(action)
         ended = terminated | truncated
-        kept.append((*x, action[:, 0], logp.gather(-1, action)[:, 0], value, reward, cfg.loss.gamma * ~ended))
-        x = next_inputs(env, obs, action[:, 0], ended, cfg.in_context)
+        kept.append((*x, action, logp, value, reward, cfg.loss.gamma * ~ended))
+        x = next_inputs(env, obs, action, ended, cfg.in_context)
     columns = [torch.stack(column) for column in zip(*kept, strict=True)]
     return Rollout(first_state, Inputs(*columns[:4]), *columns[4:]), step(x, state)[1], x, state
 
@@ -289,10 +288,7 @@ def learn(
         order = torch.randperm(cfg.num_envs, generator=draws, device=draws.device)
         for column in order.chunk(cfg.minibatches):
             loss, parts = loss_of(net, columns_of(rollout, column), advantage[:, column], returns[:, column], cfg.loss)
-            optimiser.zero_grad()
-            loss.backward()
-            torch.nn.utils.clip_grad_norm_(net.parameters(), cfg.clip_update)
-            optimiser.step()
+            descend(optimiser, loss, cfg.clip_update)
             rows.append(parts)
     return {name: torch.stack([row[name].detach() for row in rows]).mean().item() for name in rows[0]}
 
@@ -355,8 +351,7 @@ def main(cfg: Config, out: Path, resume: bool) -> int:
     with StopSignal() as stop:
         for number in range(done + 1, rollouts + 1):
             before_s = time.process_time()
-            for group in optimiser.param_groups:
-                group["lr"] = cfg.learning_rate * (1 - (number - 1) / rollouts)
+            set_rate(optimiser, cfg.learning_rate * (1 - (number - 1) / rollouts))
             rollout, after, x, state = collect(env, net, x, state, cfg, draws)
             means = learn(net, optimiser, rollout, after, cfg, draws)
             spent_s += time.process_time() - before_s

@@ -35,7 +35,7 @@ from posttrain.agents.kernel.envs.grids import Grid
 from posttrain.agents.kernel.envs.vector import VectorEnv
 from posttrain.agents.kernel.imagination import imagined, root_of, simulated
 from posttrain.agents.kernel.mcts import Budget, Found, breadth_first, gumbel_search, puct_search
-from posttrain.agents.kernel.nets import WorldModel, mlp, save_model, torso, unroll
+from posttrain.agents.kernel.nets import WorldModel, descend, mlp, save_model, torso, unroll
 from posttrain.agents.kernel.replay import Replay
 from posttrain.agents.kernel.returns import n_step_return
 from posttrain.agents.kernel.rollout import returns_of
@@ -293,12 +293,7 @@ class Learner:
             loss, parts = q_loss(self.network, batch, z, weight, self.cfg.learn.entropy)
         else:
             loss, parts = muzero_loss(self.network, batch, z, weight, self.cfg)
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.cfg.learning_rate * (1 - progress)
-        self.optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.cfg.clip_update)
-        self.optimiser.step()
+        descend(self.optimiser, loss, self.cfg.clip_update, self.cfg.learning_rate * (1 - progress))
         return {name: part.detach() for name, part in parts.items()} | {"loss": loss.detach()}, (batch.value[0] - z[0]).abs()
 
     def state_dict(self) -> dict[str, Any]:

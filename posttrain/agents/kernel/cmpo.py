@@ -18,7 +18,7 @@ from typing import Any, Generic, NamedTuple, TypeVar
 import torch
 from torch import Tensor, nn
 
-from posttrain.agents.kernel.nets import WorldModel, lookahead, track, unroll
+from posttrain.agents.kernel.nets import WorldModel, descend, lookahead, track, unroll
 from posttrain.agents.kernel.returns import retrace
 
 M = TypeVar("M", bound=nn.Module)
@@ -151,12 +151,7 @@ class Learner(Generic[M]):
 
     def descend(self, loss: Tensor, progress: float) -> None:
         """One step of the optimiser, then theta' follows; `progress` from 0 to 1 is how much of the run is over."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.learning_rate * (1 - progress)
-        self.optimiser.zero_grad()
-        loss.backward()
-        torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_update)
-        self.optimiser.step()
+        descend(self.optimiser, loss, self.clip_update, self.learning_rate * (1 - progress))
         track(self.average, self.model, self.target_rate)
 
     def state_dict(self) -> dict[str, Any]:

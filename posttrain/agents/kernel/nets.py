@@ -154,6 +154,21 @@ def load_model(path: Path, device: torch.device | str = "cpu") -> WorldModel:
     return model.requires_grad_(False)
 
 
+def descend(optimiser: torch.optim.Optimizer, loss: Tensor, max_norm: float, rate: float | None = None) -> None:
+    """One step down `loss`, whose gradient is cut to the norm `max_norm`; a learning rate in place of the optimiser's if one is given."""
+    if rate is not None:
+        set_rate(optimiser, rate)
+    optimiser.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], max_norm)
+    optimiser.step()
+
+
+def set_rate(optimiser: torch.optim.Optimizer, rate: float) -> None:
+    for group in optimiser.param_groups:
+        group["lr"] = rate
+
+
 @torch.no_grad()
 def track(average: nn.Module, online: nn.Module, rate: float) -> None:
     """Move every parameter of the moving average by `rate` of the way to the online network's."""

@@ -4,6 +4,13 @@ import torch
 from torch import Tensor
 
 
+def drawn(logits_BA: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
+    """Actions from softmax(logits), with their log-probabilities, each [B]."""
+    logp_BA = logits_BA.log_softmax(-1)
+    action_B1 = torch.multinomial(logp_BA.exp(), 1, generator=draws)
+    return action_B1[:, 0], logp_BA.gather(-1, action_B1)[:, 0]
+
+
 def clipped_loss(logp: Tensor, old_logp: Tensor, advantage: Tensor, clip: float) -> Tensor:
     """-mean min(r A, clip(r, 1 - c, 1 + c) A), r = exp(logp - old_logp) (Eq. 7)."""
     ratio = (logp - old_logp).exp()

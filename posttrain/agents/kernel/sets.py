@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from posttrain.agents.kernel.envs.vector import VectorEnv
 from posttrain.agents.kernel.nets import mlp
+from posttrain.agents.kernel.ppo import drawn
 
 
 class PolicySet(nn.Module):
@@ -31,9 +32,7 @@ class PolicySet(nn.Module):
 @torch.no_grad()
 def act(net: PolicySet, obs: Tensor, policy_B: Tensor, draws: torch.Generator) -> tuple[Tensor, Tensor]:
     """Actions of each environment's policy, with their log-probabilities, each [B]."""
-    logps = net.actor(net.inputs(obs, policy_B)).log_softmax(-1)
-    action = torch.multinomial(logps.exp(), 1, generator=draws)
-    return action[:, 0], logps.gather(-1, action)[:, 0]
+    return drawn(net.actor(net.inputs(obs, policy_B)), draws)
 
 
 def by_policy(x: Tensor, num: int) -> Tensor:

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from posttrain.agents.kernel.nets import WorldModel, lookahead, scale_gradient, torso, track, unroll
+from posttrain.agents.kernel.nets import WorldModel, descend, lookahead, scale_gradient, torso, track, unroll
 from posttrain.agents.kernel.transforms import Support
 
 
@@ -59,3 +59,13 @@ def test_a_torso_takes_vectors_and_images_and_nothing_else():
     assert torso((4, 10, 10), 6)(torch.randn(2, 4, 10, 10)).shape == (2, 6)
     with pytest.raises(ValueError, match="one or three axes"):
         torso((3, 4), 5)
+
+
+def test_a_step_down_a_loss_is_cut_to_its_norm_and_taken_at_the_rate_given():
+    """Plain descent from (3, 4) on half the square: the gradient (3, 4) of norm 5 is cut to (0.6, 0.8)."""
+    x = torch.nn.Parameter(torch.tensor([3.0, 4.0]))
+    optimiser = torch.optim.SGD([x], lr=100.0)
+    descend(optimiser, 0.5 * x.square().sum(), 1.0, 0.5)
+    torch.testing.assert_close(x.data, torch.tensor([2.7, 3.6]))
+    descend(optimiser, 0.5 * x.square().sum(), 100.0)
+    torch.testing.assert_close(x.data, torch.tensor([1.35, 1.8]))

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from posttrain.agents.kernel.ppo import clipped_loss, entropy, normalised
+from posttrain.agents.kernel.ppo import clipped_loss, drawn, entropy, normalised
 
 
 @pytest.mark.parametrize(
@@ -32,3 +32,10 @@ def test_advantages_are_normalised_and_equal_ones_are_zero():
 def test_entropy_by_hand():
     assert entropy(torch.tensor([0.0, 0.0])).item() == pytest.approx(math.log(2))
     assert entropy(torch.tensor([0.25, 0.75]).log()).item() == pytest.approx(-0.25 * math.log(0.25) - 0.75 * math.log(0.75))
+
+
+def test_actions_are_drawn_by_their_probabilities_and_come_with_their_logs():
+    probs = torch.tensor([0.1, 0.0, 0.6, 0.3])
+    action, logp = drawn(probs.log().expand(20_000, 4), torch.Generator().manual_seed(0))
+    torch.testing.assert_close(torch.bincount(action, minlength=4) / 20_000, probs, atol=0.02, rtol=0)
+    torch.testing.assert_close(logp, probs.log()[action])
