@@ -33,7 +33,7 @@ from torch import Tensor
 
 from posttrain.agents.environments import EnvConfig, GoalGridConfig, check_device, make_env
 from posttrain.agents.kernel import checkpoint
-from posttrain.agents.kernel.cmpo import Learner, Sequences, muesli_loss, targets_of
+from posttrain.agents.kernel.cmpo import Learner, Sequences
 from posttrain.agents.kernel.envs.grids import Grid
 from posttrain.agents.kernel.envs.vector import VectorEnv
 from posttrain.agents.kernel.maps import draw_paths, option_scenes
@@ -45,6 +45,7 @@ from posttrain.agents.kernel.replay import Replay
 from posttrain.agents.kernel.rollout import returns_by_episode
 from posttrain.agents.kernel.threads import one_thread
 from posttrain.agents.kernel.transforms import Support
+from posttrain.agents.muesli_update import LossConfig, Reading, improve
 from posttrain.config import ConfigError, config
 from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_atomic
 
@@ -97,23 +98,6 @@ class FirstConfig:
     """Steps of a sequence learnt from."""
     updates: NonNegativeInt = 4
     """After each rollout; with 0 it acts evenly to the end."""
-
-
-@config
-class LossConfig:
-    """Muesli's."""
-
-    gamma: float = Field(default=0.97, gt=0, lt=1)
-    """Discount of a single step."""
-    retrace_lambda: float = Field(default=0.95, ge=0, le=1)
-    clip: PositiveFloat = 1.0
-    """Largest absolute advantage in the CMPO target."""
-    weight_kl: PositiveFloat = 1.0
-    """Of KL(pi_CMPO || pi)."""
-    weight_value: PositiveFloat = 0.25
-    unroll: PositiveInt = 4
-    """Choices that the loss looks ahead."""
-    variance_decay: float = Field(default=0.99, ge=0, lt=1)
 
 
 @config
@@ -316,16 +300,13 @@ def stretches(fields: dict[str, Tensor], steps: int) -> Segments:
 
 def update(agent: Agent, replay: Replay, since: int, cfg: Config, draws: torch.Generator, progress: float) -> dict[str, Tensor]:
     """One step of Muesli from the newest `since` steps of replay."""
-    newest, length, learner, loss_cfg = round(cfg.online * cfg.batch), needed(agent), agent.learner, cfg.loss
-    old = replay.sample(cfg.batch - newest, length, draws, since).fields
-    column = torch.randint(cfg.num_envs, (newest,), generator=draws, device=draws.device)
-    fields = {name: torch.cat([old[name], x[:, column]], 1) for name, x in replay.latest(length).items()}
+    fields = replay.sample_mixed(cfg.batch, needed(agent), cfg.online, draws, since)
     if cfg.options.single:
         single_N = torch.rand(cfg.batch, generator=draws, device=draws.device) < cfg.options.single
         fields["begins"] = fields["begins"] | single_N
         for name, of_action in (("choice", "action"), ("logp", "action_logp")):
             fields[name] = torch.where(single_N, fields[of_action], fields[name])
-    found = decisions_of(fields["begins"], fields["reward"], fields["terminated"], fields["truncated"], agent.sequence + 1, loss_cfg.gamma)
+    found = decisions_of(fields["begins"], fields["reward"], fields["terminated"], fields["truncated"], agent.sequence + 1, cfg.loss.gamma)
     chosen = {name: fields[name].gather(0, found.step) for name in ("choice", "logp")}
     if cfg.options.relabel and agent.acting:
         code, logp = relabelled(agent.acting, fields, found, draws)
@@ -336,27 +317,10 @@ def update(agent: Agent, replay: Replay, since: int, cfg: Config, draws: torch.G
     if agent.interrupt is not None:
         went_on = ~(batch.terminated | batch.truncated)[:-1]
         agent.gamma_Z = followed(agent.gamma_Z, batch.action[:-1][went_on], batch.discount[:-1][went_on], rate=0.01)
-    targets = targets_of(
-        learner.average.world,
-        learner.average.states(fields, found.step),
-        batch,
-        learner.scale,
-        gamma=agent.gamma_Z,
-        retrace_lambda=loss_cfg.retrace_lambda,
-        clip=loss_cfg.clip,
-    )
-    learner.remember(targets.surprise)
-    loss, parts = muesli_loss(
-        learner.model.world,
-        learner.model.states(fields, found.step[:-1]),
-        batch,
-        targets,
-        ahead=loss_cfg.unroll,
-        weight_kl=loss_cfg.weight_kl,
-        weight_value=loss_cfg.weight_value,
-    )
-    learner.descend(loss, progress)
-    return parts | {"loss": loss.detach(), "surprise": targets.surprise, "length": found.length[:-1].float().mean()}
+    nets = ((agent.learner.average, found.step), (agent.learner.model, found.step[:-1]))
+    average, model = (Reading(net.world, net.states(fields, step)) for net, step in nets)
+    parts = improve(agent.learner, average, model, batch, agent.gamma_Z, cfg.loss, progress)
+    return parts | {"length": found.length[:-1].float().mean()}
 
 
 def needed(agent: Agent) -> int:

@@ -4,10 +4,10 @@ An agent of three functions, s_0 = h(o), (r, s') = g(s, a), (pi, v) = f(s), with
 whose policy pi' acts and which makes every target. Targets and loss are in `kernel/cmpo.py`: read that first. Here is the rest of an agent
 whose actions are one step long: experience by pi', replay, updates, and the likeliest action to evaluate.
 
-Left out: the recurrent core and the LSTM
-that steps the model (ours is a residual MLP), the sampled form of the regulariser (actions here are few enough to sum over), the
-leave-one-out correction of the policy gradient, and bootstrapping past a time limit, whose step teaches no value at all. Expected: greedy
-success of at least .95 on GoalGrid(5) after 60k steps and .97 on GoalGrid(8) after 200k (recipes/muesli_grid).
+Left out: the recurrent core and the LSTM that steps the model (ours is a residual MLP), the sampled form of the regulariser (actions here
+are few enough to sum over), the leave-one-out correction of the policy gradient, and bootstrapping past a time limit, whose step teaches no
+value at all. Expected: greedy success of at least .95 on GoalGrid(5) after 60k steps and .97 on GoalGrid(8) after 200k
+(recipes/muesli_grid).
 """
 
 import json
@@ -21,33 +21,16 @@ from torch import Tensor
 
 from posttrain.agents.environments import EnvConfig, GoalGridConfig, MazeConfig, WallsConfig, check_device, make_env
 from posttrain.agents.kernel import checkpoint
-from posttrain.agents.kernel.cmpo import Learner, Sequences, muesli_loss, targets_of
+from posttrain.agents.kernel.cmpo import Learner, Sequences
 from posttrain.agents.kernel.envs.vector import VectorEnv
 from posttrain.agents.kernel.nets import WorldModel, save_model
 from posttrain.agents.kernel.replay import Replay
 from posttrain.agents.kernel.rollout import returns_of
 from posttrain.agents.kernel.threads import one_thread
 from posttrain.agents.kernel.transforms import Support
+from posttrain.agents.muesli_update import LossConfig, Reading, improve
 from posttrain.config import config
 from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_atomic
-
-
-@config
-class LossConfig:
-    """The update, with the values of the paper's tables where they are known."""
-
-    gamma: float = Field(default=0.97, gt=0, lt=1)
-    """Discount a step; 0.995 on Atari."""
-    retrace_lambda: float = Field(default=0.95, ge=0, le=1)
-    clip: PositiveFloat = 1.0
-    """Largest absolute advantage in the CMPO target."""
-    weight_kl: PositiveFloat = 1.0
-    """Of KL(pi_CMPO || pi)."""
-    weight_value: PositiveFloat = 0.25
-    unroll: PositiveInt = 4
-    """Model steps that the loss looks ahead; 5 in the paper."""
-    variance_decay: float = Field(default=0.99, ge=0, lt=1)
-    """Of the moving average of (G - v')^2, which is corrected for its start."""
 
 
 @config
@@ -117,15 +100,8 @@ def represent(model: WorldModel, obs: Tensor) -> Tensor:
 
 def update(learner: Learner[WorldModel], obs: Tensor, batch: Sequences, progress: float, cfg: LossConfig) -> dict[str, Tensor]:
     """One step of learning from T + 1 observations and what was done there; `progress` from 0 to 1 is how much of the run is over."""
-    average = represent(learner.average, obs)
-    targets = targets_of(learner.average, average, batch, learner.scale, gamma=cfg.gamma, retrace_lambda=cfg.retrace_lambda, clip=cfg.clip)
-    learner.remember(targets.surprise)
-    state = represent(learner.model, obs[:-1])
-    loss, parts = muesli_loss(
-        learner.model, state, batch, targets, ahead=cfg.unroll, weight_kl=cfg.weight_kl, weight_value=cfg.weight_value
-    )
-    learner.descend(loss, progress)
-    return parts | {"loss": loss.detach(), "surprise": targets.surprise}
+    average, model = (Reading(net, represent(net, seen)) for net, seen in ((learner.average, obs), (learner.model, obs[:-1])))
+    return improve(learner, average, model, batch, cfg.gamma, cfg, progress)
 
 
 @torch.no_grad()
@@ -166,10 +142,7 @@ def collect(env: VectorEnv, obs: Tensor, average: WorldModel, replay: Replay, cf
 
 def draw(replay: Replay, cfg: Config, draws: torch.Generator) -> tuple[Tensor, Sequences]:
     """A batch of sequences, a share of them from the newest rollout: observations and what was done there."""
-    newest, length = round(cfg.online * cfg.batch), cfg.rollout + 1
-    old = replay.sample(cfg.batch - newest, length, draws).fields
-    column = torch.randint(cfg.num_envs, (newest,), generator=draws, device=draws.device)
-    batch = {name: torch.cat([old[name], x[:, column]], 1) for name, x in replay.latest(length).items()}
+    batch = replay.sample_mixed(cfg.batch, cfg.rollout + 1, cfg.online, draws)
     return batch.pop("obs"), Sequences(**batch, discount=torch.full_like(batch["reward"], cfg.loss.gamma))
 
 

@@ -59,6 +59,15 @@ class Replay:
         prob_N = torch.full((num,), 1 / (starts * self.num_envs), device=self.device)
         return self._read((self._oldest + age_N) % self.capacity, column_N, prob_N, length)
 
+    def sample_mixed(
+        self, num: int, length: int, online: float, generator: torch.Generator, newest: int | None = None
+    ) -> dict[str, Tensor]:
+        """Fields of `num` stretches, each [T, N, ...]: a share `online` ends now, the others are `sample`'s."""
+        now = round(online * num)
+        old = self.sample(num - now, length, generator, newest).fields
+        column_N = torch.randint(self.num_envs, (now,), generator=generator, device=self.device)
+        return {name: torch.cat([old[name], x[:, column_N]], 1) for name, x in self.latest(length).items()}
+
     def sample_prioritised(self, num: int, length: int, alpha: float, generator: torch.Generator) -> Stretches:
         """`num` stretches of `length` steps, each drawn in proportion to (the priority of its first step) ** alpha (arXiv 1511.05952)."""
         starts = self._num_starts(length)

@@ -31,6 +31,17 @@ def test_a_draw_from_the_newest_steps_meets_all_of_them_and_no_others(steps):
     assert set(time.flatten().tolist()) == set(range(steps - 5, steps))
 
 
+def test_a_mixed_draw_is_by_its_share_of_what_ends_now():
+    fields = filled(21).sample_mixed(400, 3, 0.25, torch.Generator().manual_seed(0), newest=6)
+    time, who = fields["time"], fields["who"]
+    assert time.shape == (3, 400)
+    assert bool((time[1:] == time[:-1] + 1).all())
+    assert bool((who == who[0]).all())
+    assert (time[-1, 300:] == 20).all()
+    assert set(who[0, 300:].tolist()) == {0, 1, 2}
+    assert set(time[0, :300].tolist()) == {15, 16, 17, 18}
+
+
 def test_stretches_are_drawn_in_proportion_to_priority():
     replay, g = filled(11, num_envs=2), torch.Generator().manual_seed(0)
     for slot in range(8):
