@@ -33,8 +33,9 @@ class Wording:
     threshold: float = 0.5
 
     def __post_init__(self) -> None:
-        if bad := [template for template in self.templates if template.count("{}") != 1] or not self.templates:
-            raise ValueError(f"templates: found {bad[0] if isinstance(bad, list) else 'none'!r}, expected texts with one {{}}")
+        bad = [template for template in self.templates if template.count("{}") != 1]
+        if bad or not self.templates:
+            raise ValueError(f"templates: found {bad[0] if bad else 'none'!r}, expected texts with one {{}}")
         if not 0 < self.threshold <= 1 or (self.temperature is not None and self.temperature <= 0):
             raise ValueError(
                 f"found threshold {self.threshold} and temperature {self.temperature}, expected 0 < threshold <= 1 and above 0"
@@ -61,16 +62,15 @@ def asked(encoder: "DualEncoder", rows: Sequence[Asked], wording: Wording = Word
     """A verdict on each row; texts are embedded once, images of one size together. Raises `ValueError` on a text too long to be read."""
     import torch
 
-    from posttrain.agents.kernel.clip import ensembled, goal_probability
+    from posttrain.agents.kernel.clip import goal_probability, worded
 
     temperature = wording.temperature or encoder.temperature
     seen = {row.image: _opened(row.image, encoder.smallest) for row in rows}
     embedded = _embedded(encoder, {path: image for path, image in seen.items() if not isinstance(image, Verdict)})
 
     @cache
-    def worded(goals: tuple[str, ...], negatives: tuple[str, ...]) -> "Tensor":
-        each_T = [encoder.texts([template.replace("{}", goal) for goal in goals]) for template in wording.templates]
-        return torch.cat([ensembled(torch.stack(each_T)), *([encoder.texts(negatives)] if negatives else [])]).cpu()
+    def texts(goals: tuple[str, ...], negatives: tuple[str, ...]) -> "Tensor":
+        return worded(encoder, goals, wording.templates, negatives).cpu()
 
     verdicts = []
     for row in rows:
@@ -79,7 +79,7 @@ def asked(encoder: "DualEncoder", rows: Sequence[Asked], wording: Wording = Word
             verdicts.append(failed)
             continue
         goals = tuple(dict.fromkeys((*row.others, row.goal)))
-        text_KD, goal_1 = worded(goals, row.negatives), torch.tensor([goals.index(row.goal)])
+        text_KD, goal_1 = texts(goals, row.negatives), torch.tensor([goals.index(row.goal)])
         rivals_GK = torch.ones(len(goals), len(text_KD), dtype=torch.bool)
         prob = goal_probability(embedded[row.image][None].cpu(), text_KD, goal_1, rivals_GK, temperature).item()
         met = prob >= wording.threshold

@@ -164,6 +164,12 @@ def load_dual_encoder(name: str, device: torch.device | str = "cpu") -> DualEnco
     return DualEncoder(model.to(device), processor.tokenizer, preparation_of(processor.image_processor))
 
 
+def worded(encoder: DualEncoder, goals: Sequence[str], templates: Sequence[str], negatives: Sequence[str]) -> Tensor:
+    """Embeddings of goals, each in all wordings, then those of the negatives as they stand, [K, D]. A template has one {} for the goal."""
+    each_TGD = torch.stack([encoder.texts([template.replace("{}", goal) for goal in goals]) for template in templates])
+    return torch.cat([ensembled(each_TGD), *([encoder.texts(negatives)] if negatives else [])])
+
+
 def preparation_of(processor: Any) -> Preparation:
     """The steps of transformers' image processor."""
     size, crop = dict(processor.size or {}), dict(getattr(processor, "crop_size", None) or {})
@@ -203,8 +209,7 @@ class GoalReward:
             raise ValueError("found no template, or no negative: a goal that stands against nothing has probability 1 everywhere")
         self.encoder, self.goals, self.keep = encoder, tuple(goals), keep
         self.temperature = temperature or encoder.temperature
-        worded_TGD = torch.stack([encoder.texts([template.replace("{}", goal) for goal in goals]) for template in templates])
-        self.text_KD = torch.cat([ensembled(worded_TGD), *([encoder.texts(negatives)] if negatives else [])])
+        self.text_KD = worded(encoder, goals, templates, negatives)
         self.rivals_GK = torch.ones(len(goals), len(self.text_KD), dtype=torch.bool, device=encoder.device)
         self.rivals_GK[:, : len(goals)] = others
         self._place: dict[bytes, int] = {}
