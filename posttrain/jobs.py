@@ -36,7 +36,7 @@ class Job:
     """Name -> evaluation of its model; empty where it is not evaluated."""
     label: str | None
     needs: frozenset[Path]
-    """Folders of the jobs that come before this one."""
+    """Folders of the jobs that come before this one; one that is not among the jobs of a call was done before it."""
 
 
 def do(job: Job) -> int:
@@ -52,26 +52,26 @@ def do_all(jobs: Sequence[Job], workers: int) -> int:
     """All jobs, `workers` at a time, each after those it needs; returns the exit code of the first that stopped, 0 if all are done."""
     if workers == 1:
         return next((code for job in jobs if (code := do(job))), 0)
-    waiting, done, code = list(jobs), set[Path](), 0
+    waiting, undone, code = list(jobs), {job.folder for job in jobs}, 0
     running: dict[Future[tuple[int, float]], Job] = {}
     threads = max(1, (os.cpu_count() or 1) // workers)
     with ProcessPoolExecutor(workers, multiprocessing.get_context("spawn"), _start_worker, (threads,)) as pool:
         while (waiting and not code) or running:
-            for job in [] if code else _ready(waiting, done)[: workers - len(running)]:
+            for job in [] if code else _ready(waiting, undone)[: workers - len(running)]:
                 waiting.remove(job)
                 running[pool.submit(_do_quietly, job)] = job
             for ended in wait(running, return_when=FIRST_COMPLETED).done:
                 job = running.pop(ended)
                 job_code, seconds = ended.result()
-                done.add(job.folder)
+                undone.remove(job.folder)
                 code = code or job_code
                 how = f"stopped with exit code {job_code}; it says why in {job.folder / 'log.txt'}" if job_code else f"{seconds:.0f} s"
-                print(f"[{len(done)}/{len(jobs)}] {job.folder}: {how}", file=sys.stderr, flush=True)
+                print(f"[{len(jobs) - len(undone)}/{len(jobs)}] {job.folder}: {how}", file=sys.stderr, flush=True)
     return code
 
 
-def _ready(waiting: Sequence[Job], done: Collection[Path]) -> list[Job]:
-    return [job for job in waiting if job.needs <= set(done)]
+def _ready(waiting: Sequence[Job], undone: Collection[Path]) -> list[Job]:
+    return [job for job in waiting if job.needs.isdisjoint(undone)]
 
 
 def _orphaned() -> bool:

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from posttrain.agent_study import Config, main, result_of, table
+from posttrain.agent_study import Config, _job, main, result_of, table
 from posttrain.config import ConfigError, build
 
 ROOT = Path(__file__).parents[1]
@@ -56,6 +56,11 @@ def test_a_run_takes_the_model_of_an_earlier_one_of_its_seed(tmp_path):
     for seed in (0, 1):
         recorded = yaml.safe_load((tmp_path / "out" / f"seed{seed}" / "reward" / "config.yaml").read_text())
         assert recorded["model"] == str(tmp_path / "out" / f"seed{seed}" / "encoder" / "model")
+    for seed in (0, 1):  # what is finished is not waited for, by workers either
+        (tmp_path / "out" / f"seed{seed}" / "reward" / "result.json").unlink()
+    cfg = study(tmp_path, runs=runs, panels=[panel], overrides={}, workers=2)
+    assert main(cfg, tmp_path / "out", resume=True) == 0
+    assert _job(cfg, cfg.runs["reward"], tmp_path / "out" / "seed0" / "reward", 0).needs == {tmp_path / "out" / "seed0" / "encoder"}
     with pytest.raises(ConfigError, match=r"runs.reward: names 'encodr', expected an earlier run; did you mean 'encoder'"):
         study(tmp_path, runs=runs | {"reward": runs["reward"] | {"model": "encodr"}}, panels=[panel])
 

@@ -136,3 +136,10 @@ def _alive(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().split(") ")[1][0] != "Z"
     except OSError:
         return False
+
+
+def test_what_a_job_needs_and_is_not_among_the_jobs_was_done_before(tmp_path):
+    """A study leaves out the runs that are finished; those after them wait for nobody."""
+    jobs = [_job(tmp_path / "after", 0, needs={tmp_path / "earlier"}), _job(tmp_path / "last", 0, needs={tmp_path / "after"})]
+    assert do_all(jobs, 2) == 0
+    assert (tmp_path / "last" / "log.txt").exists()
