@@ -8,7 +8,7 @@ from transformers import AutoModel, AutoProcessor
 
 from posttrain.agents import clip_encoder
 from posttrain.agents.clip_encoder import Config, pairs
-from posttrain.agents.kernel.clip import load_dual_encoder
+from posttrain.agents.kernel.clip import load_dual_encoder, preparation_of
 from posttrain.config import ConfigError, build
 from tests.agents.resumed import assert_resumes
 
@@ -47,6 +47,17 @@ def test_a_killed_run_goes_on_to_the_same_weights(tmp_path, monkeypatch):
     assert len(assert_resumes(clip_encoder, cfg, tmp_path, monkeypatch, ends_in="update", call=13)) == 10
     whole, killed = (AutoModel.from_pretrained(tmp_path / name / "model").state_dict() for name in ("whole", "killed"))
     assert all(torch.equal(whole[name], killed[name]) for name in whole)
+
+
+def test_the_scale_never_goes_beyond_a_hundred():
+    cfg = build(Config, [("test", SMALL)])
+    processor = clip_encoder.make_processor(cfg)
+    model = clip_encoder.make_model(cfg, processor.tokenizer)
+    model.logit_scale.data.fill_(7.0)
+    clip_encoder.update(
+        model, torch.optim.AdamW(model.parameters()), processor.tokenizer, preparation_of(processor.image_processor), cfg, step=1
+    )
+    assert model.logit_scale.exp().item() == pytest.approx(100, abs=0.01)
 
 
 def test_heads_must_divide_the_width():

@@ -1,6 +1,7 @@
 """Genie: latent actions are learnt and obeyed, nothing is seen too early, a resumed run is the same run, odd films are one line."""
 
 import json
+from collections import Counter
 
 import pytest
 import torch
@@ -163,6 +164,17 @@ def test_held_out_films_are_of_other_walls_and_the_same_seed_gives_the_same_film
     known = (one.clip[:, 0] == torch.tensor([96, 100, 120], dtype=torch.uint8)[:, None, None]).all(1)
     assert not (stone.flatten(1)[:, None] == known.flatten(1)).all(2).any(1).all()
     assert one.action.shape == (50, 3)
+
+
+def test_a_film_shows_what_its_actions_do():
+    one = filmed(WorldConfig(env=SpritesConfig(layouts=5)), 200, 4, 3, "cpu")
+    blue_NTHW = (one.clip == torch.tensor([86, 156, 255], dtype=torch.uint8)[:, None, None]).all(2)  # the agent's body
+    corner_NT2 = torch.stack([blue_NTHW.any(3).int().argmax(2), blue_NTHW.any(2).int().argmax(2)], 2)
+    moved_NT2 = corner_NT2[:, 1:] - corner_NT2[:, :-1]
+    for action, way in enumerate([(-2, 0), (0, 2), (2, 0), (0, -2)]):  # up, right, down, left; walls and the ball are in the way of some
+        moves = Counter(tuple(move) for move in moved_NT2[one.action == action].tolist() if any(move))
+        assert moves.most_common(1)[0][0] == way
+    assert not moved_NT2[one.action == 4].any(-1).float().mean() > 0.3  # waiting: only where the ball hides the corner
 
 
 def test_a_resumed_run_is_the_same_run(tmp_path, monkeypatch):

@@ -93,6 +93,26 @@ def test_an_option_is_interrupted_exactly_where_going_on_is_worth_less():
     assert not decide(agent, now, "sampled", torch.Generator())["begins"].any()
 
 
+def test_at_first_an_option_is_as_many_nats_less_likely_than_an_action_as_is_doubted():
+    cfg = Config(env=GRID, options=OptionsConfig(codes=3, primitives=True, doubt=2.0), **TINY)
+    world = make_env(GRID, 8)
+    agent = Agent(cfg, world, 3, cfg.sequence)
+    net = agent.learner.average.world
+    logits = net.predict(net.represent(world.reset(torch.Generator().manual_seed(0)))).policy_logits
+    assert torch.allclose(logits[:, :4] - logits[:, 4:5], torch.tensor(2.0))
+    assert torch.equal(logits[:, 4:], logits[:, 4:5].expand(-1, 3))
+
+
+def test_the_controller_learns_from_the_window_alone_and_options_from_all_of_replay(tmp_path, monkeypatch):
+    asked: list[int] = []
+    monkeypatch.setattr(h2o2, "update", lambda agent, replay, since, *rest: asked.append(since) or update(agent, replay, since, *rest))
+    options = OptionsConfig(codes=3, steps=2, batch=8, hidden=8)
+    cfg = Config(**TINY, env=GRID, options=options, env_steps=12 * 64, replay_steps=800, window=240)
+    assert h2o2.main(cfg, tmp_path / "run", False) == 0
+    assert asked[0] == 16
+    assert max(asked) == asked[-1] == 240 // 8
+
+
 def test_a_discount_follows_how_long_options_have_been():
     """Interrupted at every step, options come to be worth a single step's discount, and without interruption they keep that of all."""
     for interrupt, expected in ((None, 0.97**4), (0.0, 0.97)):

@@ -190,6 +190,7 @@ def test_the_model_free_agent_learns_to_walk_to_a_goal(tmp_path):
         {"learn": {"kind": "gumbel"}, "act": {"kind": "gumbel"}},
         {"learn": {"kind": "breadth_first"}, "act": {"kind": "breadth_first"}},
         {"learn": {"kind": "puct", "uct_depth": 1}},
+        {"learn": {"kind": "puct", "least_spread": 1e-8}, "act": {"least_spread": 1e-8}},
     ],
 )
 def test_every_way_to_plan_and_to_replay_trains_and_changes_what_is_learnt(changes, tmp_path):

@@ -112,6 +112,14 @@ def test_probabilities_are_those_of_the_model_called_as_its_users_call_it(folder
     assert got.max() - got.min() > 0.01
 
 
+def test_without_the_others_a_goal_stands_against_the_negatives_alone(folder):
+    image, encoder = pictures(3, 224, 224), load_dual_encoder(str(folder))
+    reward = GoalReward(encoder, ["red ring", "blue square"], ["{}"], ["nothing"], others=False, temperature=0.1)
+    alone = GoalReward(encoder, ["red ring"], ["{}"], ["nothing"], others=False, temperature=0.1)
+    first = torch.zeros(3, dtype=torch.long)
+    torch.testing.assert_close(reward(image, first), alone(image, first))
+
+
 def test_a_text_and_an_image_are_embedded_once(folder, monkeypatch):
     encoder = load_dual_encoder(str(folder))
     read, seen = [], []

@@ -84,6 +84,17 @@ def test_the_loss_teaches_nothing_across_an_end():
     assert parts(batch, targets)["model_reward"] != parts(other._replace(terminated=batch.terminated), targets)["model_reward"]
 
 
+def test_an_action_that_has_become_likelier_weighs_no_more_than_once():
+    net, (obs, batch) = model(), experience(steps=4, columns=1)
+    targets = Targets(torch.full((3, 1, 2), 0.5), torch.zeros(3, 1), torch.tensor([[1.0], [-2.0], [0.5]]), torch.tensor(1.0))
+    state = net.represent(obs[:-1])
+    logp = net.predict(state).policy_logits.log_softmax(-1).gather(-1, batch.action[:-1, :, None])[:, 0, 0].tolist()
+    behind = [logp[0] - 2.0, logp[1] + 1.0, logp[2]]  # what the policy that acted gave: far less, more, the same
+    batch = batch._replace(logp=torch.tensor([*behind, 0.0])[:, None])
+    expected = -(1.0 * 1.0 * logp[0] + math.exp(-1.0) * -2.0 * logp[1] + 1.0 * 0.5 * logp[2]) / 3
+    assert muesli_loss(net, state, batch, targets, **LOSS)[1]["policy_gradient"].item() == pytest.approx(expected, abs=1e-5)
+
+
 def test_minimising_the_loss_on_one_batch_finds_its_targets():
     net, (obs, batch) = model(), experience(steps=4, columns=1)
     targets = Targets(torch.tensor([[[0.9, 0.1]]] * 3), torch.tensor([[0.5], [1.0], [-0.5]]), torch.zeros(3, 1), torch.tensor(1.0))

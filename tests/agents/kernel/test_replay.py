@@ -40,6 +40,7 @@ def test_a_mixed_draw_is_by_its_share_of_what_ends_now():
     assert (time[-1, 300:] == 20).all()
     assert set(who[0, 300:].tolist()) == {0, 1, 2}
     assert set(time[0, :300].tolist()) == {15, 16, 17, 18}
+    assert (time[-1, :300] == 20).float().mean() < 0.4  # one start of four
 
 
 def test_stretches_are_drawn_in_proportion_to_priority():
