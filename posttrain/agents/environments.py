@@ -139,6 +139,8 @@ class KeyRoomsConfig:
     """How many cells around the agent are seen on each side of it."""
     limit: PositiveInt = 80
     """Longest episode, steps."""
+    lure: bool = False
+    """Whether the last room has two goals, of which the one of the keys' colour pays and the other only ends the episode."""
 
 
 @config
@@ -284,7 +286,7 @@ def _made(cfg: EnvConfig, num_envs: int, device: torch.device, layout_seed: int)
         case ShapesConfig():
             return Shapes(draw_layouts(cfg.layouts, cfg.n, draws), cfg.limit, num_envs, device=device)
         case KeyRoomsConfig():
-            return KeyRooms(num_envs, cfg.rooms, cfg.side, cfg.view, cfg.limit, device)
+            return KeyRooms(num_envs, cfg.rooms, cfg.side, cfg.view, cfg.limit, cfg.lure, device)
         case SpritesConfig():
             return Sprites(num_envs, cfg.limit, cfg.layouts, draws, device)
         case PlatformerConfig():

@@ -31,6 +31,7 @@ import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor
 
+from posttrain.agents.cores import RecurrentConfig, make_core
 from posttrain.agents.environments import EnvConfig, GoalGridConfig, check_device, make_env
 from posttrain.agents.kernel import checkpoint
 from posttrain.agents.kernel.cmpo import Learner, Sequences
@@ -127,8 +128,8 @@ class Config:
     """Share of the batch that ends now."""
     updates: PositiveInt = 4
     """Updates of the controller after each rollout."""
-    memory: bool = False
-    """Whether the controller remembers, by a GRU that reads every single step."""
+    memory: RecurrentConfig | None = Field(default=None, discriminator="kind")
+    """What the controller remembers by; it reads every single step."""
     width: PositiveInt = 128
     hidden: PositiveInt = 128
     support: tuple[float, float, PositiveInt] = (-2.0, 2.0, 41)
@@ -176,7 +177,8 @@ class Agent:
         low, high, num_atoms = cfg.support
         support = Support(low=low, high=high, num_atoms=num_atoms)
         choices = self.primitives + codes
-        controller = RememberingModel(env.obs_shape, env.num_actions, choices, support, cfg.width, cfg.hidden, cfg.memory).to(cfg.device)
+        core = make_core(cfg.memory, cfg.width) if cfg.memory else None
+        controller = RememberingModel(env.obs_shape, env.num_actions, choices, support, cfg.width, cfg.hidden, core).to(cfg.device)
         if codes:
             controller.world.policy_head[-1].bias.data[self.primitives :] -= ask.doubt  # type: ignore[index, operator]
         self.learner = Learner(

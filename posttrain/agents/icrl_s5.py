@@ -20,71 +20,26 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any, Literal, NamedTuple, TypeAlias
+from typing import Annotated, Any, Literal, NamedTuple
 
 import torch
 from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 from torch import Tensor, nn
 from torch.nn.functional import leaky_relu, one_hot
 
+from posttrain.agents.cores import CoreConfig, S5Config, TransformerConfig, make_core
 from posttrain.agents.environments import EnvConfig, MemoryChainConfig, check_device, make_env
 from posttrain.agents.kernel import checkpoint
-from posttrain.agents.kernel.cores import GRU, LSTM, Core, State, Step, Transformer
+from posttrain.agents.kernel.cores import Core, State, Step
 from posttrain.agents.kernel.envs.trials import TrialEnv
 from posttrain.agents.kernel.envs.vector import VectorEnv
 from posttrain.agents.kernel.nets import descend, mlp, set_rate, torso
 from posttrain.agents.kernel.ppo import clipped_loss, drawn, entropy, normalised
 from posttrain.agents.kernel.returns import lambda_return
 from posttrain.agents.kernel.rollout import begins_trial, returns_by_episode
-from posttrain.agents.kernel.s5 import S5
 from posttrain.agents.kernel.threads import one_thread
 from posttrain.config import ConfigError, config
 from posttrain.run import INTERRUPTED, RunFolder, StopSignal, seed_for, write_atomic
-
-
-@config
-class S5Config:
-    """A diagonal state space with resets."""
-
-    kind: Literal["s5"] = "s5"
-    layers: PositiveInt = 2
-    states: int = Field(default=32, gt=0, multiple_of=2)
-    """Numbers of state of a layer: half as many complex ones."""
-    discretisation: Literal["zoh", "bilinear"] = "zoh"
-    timescales: tuple[PositiveFloat, PositiveFloat] = (1e-3, 1e-1)
-    """Smallest and largest first step Delta: a state fades over about 2 / Delta steps."""
-    norm: bool = True
-    """A layer norm before each layer; none in the paper's POPGym runs."""
-
-
-@config
-class GRUConfig:
-    """Gated recurrent units."""
-
-    kind: Literal["gru"] = "gru"
-    layers: PositiveInt = 1
-
-
-@config
-class LSTMConfig:
-    """Long short-term memory."""
-
-    kind: Literal["lstm"] = "lstm"
-    layers: PositiveInt = 1
-
-
-@config
-class TransformerConfig:
-    """Causal attention over a window."""
-
-    kind: Literal["transformer"] = "transformer"
-    layers: PositiveInt = 2
-    heads: PositiveInt = 2
-    window: PositiveInt = 128
-    """Inputs known, the present one among them."""
-
-
-CoreConfig: TypeAlias = Annotated[S5Config | GRUConfig | LSTMConfig | TransformerConfig, Field(discriminator="kind")]
 
 
 @config
@@ -147,18 +102,6 @@ class Config:
             raise ValueError(f"env_steps: found {self.env_steps}, expected one rollout at least, {self.num_envs * self.rollout} steps")
         if isinstance(self.core, TransformerConfig) and self.width % (2 * self.core.heads):
             raise ValueError(f"width: found {self.width}, expected a multiple of 2 * core.heads = {2 * self.core.heads}")
-
-
-def make_core(cfg: CoreConfig, width: int) -> nn.Module:
-    match cfg:
-        case S5Config():
-            return S5(width, cfg.layers, cfg.states, cfg.discretisation, cfg.timescales, cfg.norm)
-        case GRUConfig():
-            return GRU(width, cfg.layers)
-        case LSTMConfig():
-            return LSTM(width, cfg.layers)
-        case TransformerConfig():
-            return Transformer(width, cfg.layers, cfg.heads, cfg.window)
 
 
 class Inputs(NamedTuple):

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from posttrain.agents import h2o2, muesli
+from posttrain.agents.cores import GRUConfig, S5Config
 from posttrain.agents.environments import GoalGridConfig, KeyRoomsConfig, WallsConfig, make_env
 from posttrain.agents.h2o2 import Agent, Config, FirstConfig, OptionsConfig, beginning, collect, decide, needed, update
 from posttrain.agents.kernel.nets import lookahead
@@ -176,9 +177,10 @@ STAGED = OptionsConfig(codes=3, steps=2, batch=8, fit=5, hidden=8)
             "first": FirstConfig(env_steps=6 * 64, sequence=6),
             "held_out": True,
         },
-        {"env": KeyRoomsConfig(side=2, limit=9), "options": HYBRID, "memory": True},
+        {"env": KeyRoomsConfig(side=2, limit=9), "options": HYBRID, "memory": GRUConfig()},
+        {"env": KeyRoomsConfig(side=2, limit=9, lure=True), "options": HYBRID, "memory": S5Config(layers=1, states=8)},
     ],
-    ids=["hybrid", "two stages", "memory"],
+    ids=["hybrid", "two stages", "memory", "memory by S5"],
 )
 def test_a_resumed_run_is_the_same_run(changed, tmp_path, monkeypatch):
     cfg = Config(**TINY, **changed, env_steps=14 * 64, replay_steps=800, window=800, log_every=2, checkpoint_every=3)

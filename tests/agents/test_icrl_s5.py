@@ -6,15 +6,12 @@ import pytest
 import torch
 
 from posttrain.agents import icrl_s5
+from posttrain.agents.cores import GRUConfig, LSTMConfig, S5Config, TransformerConfig
 from posttrain.agents.environments import MemoryChainConfig, TMazeConfig, TrialCartPoleConfig, make_env
 from posttrain.agents.icrl_s5 import (
     ActorCritic,
     Config,
-    GRUConfig,
     LossConfig,
-    LSTMConfig,
-    S5Config,
-    TransformerConfig,
     beginning,
     collect,
     learn,

@@ -1,24 +1,26 @@
 """KeyRooms beside a slow twin that knows rooms as sets of cells; what is seen, what opens, and that every house can be walked through."""
 
+import itertools
 import random
 
 import pytest
 import torch
 
 from posttrain.agents.kernel.envs.grids import STEPS
-from posttrain.agents.kernel.envs.rooms import COLUMN, ROW, KeyRooms
+from posttrain.agents.kernel.envs.rooms import COLUMN, PROGRESS, ROW, KeyRooms
 
 
 class House:
     """One episode in plain Python, begun from a first state of the tensors."""
 
-    def __init__(self, state, rooms, side, view, limit):
+    def __init__(self, state, rooms, side, view, limit, lure):
         self.side, self.view, self.limit, doors = side, view, limit, rooms - 1
         _, row, column, _, *things = state
         self.here, self.time, self.held = (row, column), 0, None
         self.keys = {(things[i], things[doors + i]): i for i in range(doors)}
         self.doors = {(things[2 * doors + i], i * (side + 1) + side): i for i in range(doors)}
-        self.goal = (things[-2], things[-1])
+        self.goal = (things[3 * doors], things[3 * doors + 1])
+        self.lure, self.colour = ((things[-3], things[-2]), ["red", "blue"][things[-1]]) if lure else (None, None)
         self.free = {(r, room * (side + 1) + c) for room in range(rooms) for r in range(side) for c in range(side)} | set(self.doors)
         self.closed = set(self.doors)
 
@@ -32,7 +34,8 @@ class House:
         if self.here in self.keys:
             self.held = self.keys.pop(self.here)
         self.time += 1
-        return float(self.here == self.goal), self.here == self.goal, self.here != self.goal and self.time >= self.limit
+        over = self.here in (self.goal, self.lure)
+        return float(self.here == self.goal), over, not over and self.time >= self.limit
 
     def rooms_of(self, column):
         """The rooms that a column is in, beside or between."""
@@ -40,24 +43,32 @@ class House:
         return {room, room + 1} if place == self.side else {room}
 
     def observation(self):
-        planes = [[], [], [], []]
+        names = ["wall", "door", "key", "goal"] if not self.lure else ["wall", "door", "red key", "blue key", "red goal", "blue goal"]
         standing = self.rooms_of(self.here[1])
-        for down in range(-self.view, self.view + 1):
-            for right in range(-self.view, self.view + 1):
-                cell = (self.here[0] + down, self.here[1] + right)
-                hidden = not self.rooms_of(cell[1]) & standing
-                for plane, there in zip(
-                    planes, (cell not in self.free, cell in self.closed, cell in self.keys, cell == self.goal), strict=True
-                ):
-                    plane.append(float(there and not hidden))
+        cells = [(self.here[0] + x, self.here[1] + y) for x, y in itertools.product(range(-self.view, self.view + 1), repeat=2)]
+        planes = [[float(name in self.looks(cell)) if self.rooms_of(cell[1]) & standing else 0.0 for cell in cells] for name in names]
         return [x for plane in planes for x in plane] + [float(self.held is not None)]
 
+    def looks(self, cell):
+        """Names of what is in a cell."""
+        mine, other = (f"{self.colour} ", "blue " if self.colour == "red" else "red ") if self.lure else ("", "")
+        things = {
+            "wall": cell not in self.free,
+            "door": cell in self.closed,
+            f"{mine}key": cell in self.keys,
+            f"{mine}goal": cell == self.goal,
+        }
+        return {name for name, there in things.items() if there} | ({f"{other}goal"} if cell == self.lure else set())
 
-@pytest.mark.parametrize(("rooms", "side", "view"), [(1, 3, 1), (2, 4, 2), (3, 2, 3), (3, 3, 1)])
-def test_houses_go_as_the_slow_twin_does(rooms, side, view):
-    env = KeyRooms(8, rooms, side, view, limit=60)
+
+@pytest.mark.parametrize(
+    ("rooms", "side", "view", "lure"),
+    [(1, 3, 1, False), (2, 4, 2, False), (3, 2, 3, False), (3, 3, 1, False), (2, 2, 2, True), (3, 2, 1, True)],
+)
+def test_houses_go_as_the_slow_twin_does(rooms, side, view, lure):
+    env = KeyRooms(8, rooms, side, view, limit=60, lure=lure)
     obs = env.reset(torch.Generator().manual_seed(rooms))
-    houses = [House(state, rooms, side, view, 60) for state in env.state_BF.tolist()]
+    houses = [House(state, rooms, side, view, 60, lure) for state in env.state_BF.tolist()]
     rng, opened, ends = random.Random(0), 0, 0
     for _ in range(400):
         for house, seen in zip(houses, obs.tolist(), strict=True):
@@ -69,8 +80,8 @@ def test_houses_go_as_the_slow_twin_does(rooms, side, view):
         for i, (_, terminated, truncated) in enumerate(expected):
             opened, ends = opened + len(houses[i].doors) - len(houses[i].closed), ends + terminated
             if terminated or truncated:
-                houses[i] = House(env.state_BF[i].tolist(), rooms, side, view, 60)
-    assert ends > 0 or rooms == 3
+                houses[i] = House(env.state_BF[i].tolist(), rooms, side, view, 60, lure)
+    assert ends > 0 or (rooms, side) == (3, 3)
     assert opened > 0 or rooms == 1  # the walk met what the twin is for
 
 
@@ -85,3 +96,17 @@ def test_houses_differ_and_a_start_is_never_where_something_lies():
 def test_a_house_that_cannot_be_built_is_refused():
     with pytest.raises(ValueError, match="need one room at least, of 2 cells or more a side, and a view of 1 or more; got 2, 1, 2"):
         KeyRooms(4, side=1)
+    with pytest.raises(ValueError, match="need two rooms or more for a lure, as a key tells it from the goal; got 1"):
+        KeyRooms(4, rooms=1, lure=True)
+
+
+def test_without_the_keys_colour_a_lure_is_as_good_as_the_goal():
+    env = KeyRooms(2000, rooms=2, side=3, lure=True)
+    env.reset(torch.Generator().manual_seed(0))
+    goal, lure, colour = env.state_BF[:, 7:9], env.state_BF[:, 9:11], env.state_BF[:, 11]
+    assert not (goal == lure).all(1).any()
+    assert len({tuple(pair) for pair in torch.cat([goal, lure], 1).tolist()}) == 9 * 8
+    assert 900 < colour.sum() < 1100
+    swapped = torch.cat([env.state_BF[:, :7], lure, goal, 1 - colour[:, None]], 1)
+    swapped[:, PROGRESS] = env.state_BF[:, PROGRESS] = 1  # with the key in hand
+    assert torch.equal(env.observe(swapped), env.observe(env.state_BF))

@@ -4,6 +4,9 @@ In every room but the last lies the key to its door. Walking onto it takes it, w
 the last room pays 1 and ends the episode. Keys, doors, goal and start are drawn anew for every episode: nothing can be known by heart.
 Cells are (row, column) of the whole house, `side` rows high; between rooms is one column of wall with the door in it. A move up, right,
 down or left that is blocked stays.
+
+With a `lure` the last room has a second thing that looks like a goal. Keys and both of these have one of two colours; the one of the keys'
+colour is the goal, the other ends the episode unpaid. A key is out of sight when a choice comes, so that without memory it is a guess.
 """
 
 import torch
@@ -13,7 +16,7 @@ from posttrain.agents.kernel.envs.grids import NUM_ACTIONS, STEPS
 from posttrain.agents.kernel.envs.memory import Remembering
 
 ELAPSED, ROW, COLUMN, PROGRESS, THINGS = 0, 1, 2, 3, 4  # columns of a state; progress counts keys taken and doors opened, in their order
-WALL, DOOR, KEY, GOAL = range(4)  # planes of the view
+WALL, DOOR, KEY, GOAL = range(4)  # planes of the view; with a lure two of keys and two of goals, one of each colour
 
 
 class KeyRooms(Remembering):
@@ -25,33 +28,48 @@ class KeyRooms(Remembering):
     num_actions = NUM_ACTIONS
 
     def __init__(
-        self, num_envs: int, rooms: int = 2, side: int = 4, view: int = 2, limit: int = 80, device: torch.device | str = "cpu"
+        self,
+        num_envs: int,
+        rooms: int = 2,
+        side: int = 4,
+        view: int = 2,
+        limit: int = 80,
+        lure: bool = False,
+        device: torch.device | str = "cpu",
     ) -> None:
         if rooms < 1 or side < 2 or view < 1:
             raise ValueError(f"need one room at least, of 2 cells or more a side, and a view of 1 or more; got {rooms}, {side}, {view}")
+        if lure and rooms < 2:
+            raise ValueError(f"need two rooms or more for a lure, as a key tells it from the goal; got {rooms}")
         super().__init__(num_envs, device)
-        self.rooms, self.side, self.view, self.limit = rooms, side, view, limit
+        self.rooms, self.side, self.view, self.limit, self.lure = rooms, side, view, limit, lure
         self.doors = rooms - 1
-        self.obs_shape = (4 * (2 * view + 1) ** 2 + 1,)
+        self.goal = THINGS + 3 * self.doors  # its column of a state
+        self.obs_shape = ((6 if lure else 4) * (2 * view + 1) ** 2 + 1,)
         self.steps_A2 = torch.tensor(STEPS, device=self.device)
         reach = torch.arange(-view, view + 1, device=self.device)
         self.window_V2 = torch.cartesian_prod(reach, reach)
 
     def first(self) -> Tensor:
-        """States: elapsed, row, column, progress; rows of keys, columns of keys, rows of doors; row and column of the goal."""
+        """States: elapsed, row, column, progress; rows of keys, columns of keys, rows of doors; row and column of the goal.
+
+        With a lure its row and column and the keys' colour besides.
+        """
         cells, doors = self.side**2, self.doors
-        uniform_BU = torch.rand(self.num_envs, 2 * doors + 2, generator=self.generator, device=self.device)
+        uniform_BU = torch.rand(self.num_envs, 2 * doors + 2 + 2 * self.lure, generator=self.generator, device=self.device)
         key_BD = (uniform_BU[:, :doors] * cells).long()
         door_BD = (uniform_BU[:, doors : 2 * doors] * self.side).long()
-        goal_B = (uniform_BU[:, -2] * cells).long()
+        goal_B = (uniform_BU[:, 2 * doors] * cells).long()
         taken_B = key_BD[:, 0] if doors else goal_B  # what lies in the first room already
-        start_B = (uniform_BU[:, -1] * (cells - 1)).long()
+        start_B = (uniform_BU[:, 2 * doors + 1] * (cells - 1)).long()
         start_B = start_B + (start_B >= taken_B)
         west_D = torch.arange(doors, device=self.device) * (self.side + 1)
         zero_B1 = torch.zeros_like(goal_B)[:, None]
         start_B2 = torch.stack([start_B // self.side, start_B % self.side], 1)
-        goal_B2 = torch.stack([goal_B // self.side, goal_B % self.side + doors * (self.side + 1)], 1)
-        things = [key_BD // self.side, key_BD % self.side + west_D, door_BD, goal_B2]
+        things = [key_BD // self.side, key_BD % self.side + west_D, door_BD, self._in_last_room(goal_B)]
+        if self.lure:
+            lure_B = (uniform_BU[:, -2] * (cells - 1)).long()
+            things += [self._in_last_room(lure_B + (lure_B >= goal_B)), (uniform_BU[:, -1:] * 2).long()]
         return torch.cat([zero_B1, start_B2, zero_B1, *things], 1)
 
     def advance(self, state_BF: Tensor, action_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -66,22 +84,36 @@ class KeyRooms(Remembering):
         after_BF[:, ELAPSED] += 1
         after_BF[:, [ROW, COLUMN]] = here_B2
         after_BF[:, PROGRESS] += opens_B.long() + takes_B.long()
-        terminated_B = (here_B2 == state_BF[:, -2:]).all(1)
-        return after_BF, terminated_B.float(), terminated_B, ~terminated_B & (after_BF[:, ELAPSED] >= self.limit)
+        at_BG = self._at_goals(state_BF, here_B2[:, None])[:, 0]
+        terminated_B = at_BG.any(1)
+        return after_BF, at_BG[:, 0].float(), terminated_B, ~terminated_B & (after_BF[:, ELAPSED] >= self.limit)
 
     def observe(self, state_BF: Tensor) -> Tensor:
         cell_BV2 = state_BF[:, None, [ROW, COLUMN]] + self.window_V2
         wall_BV, door_BV = self._built(state_BF, cell_BV2)
-        goal_BV = (cell_BV2 == state_BF[:, None, -2:]).all(-1)
+        key_BV, (goal_BV, *lures) = self._at_key(state_BF, cell_BV2), self._at_goals(state_BF, cell_BV2).unbind(-1)
+        things = [key_BV, goal_BV]
+        for lure_BV in lures:
+            blue_B1 = state_BF[:, -1:] == 1
+            things = [key_BV & ~blue_B1, key_BV & blue_B1, torch.where(blue_B1, lure_BV, goal_BV), torch.where(blue_B1, goal_BV, lure_BV)]
         room_B1 = state_BF[:, COLUMN, None] // (self.side + 1)
         in_door_B1 = state_BF[:, COLUMN, None] % (self.side + 1) == self.side  # both rooms are seen from there
         low_B1 = room_B1 * (self.side + 1) - 1
         high_B1 = low_B1 + (self.side + 1) * (1 + in_door_B1.long())
         column_BV = cell_BV2[..., 1]
         seen_BV = (column_BV >= low_B1) & (column_BV <= high_B1)
-        planes_B4V = torch.stack([wall_BV, door_BV, self._at_key(state_BF, cell_BV2), goal_BV], 1) & seen_BV[:, None]
+        planes_BPV = torch.stack([wall_BV, door_BV, *things], 1) & seen_BV[:, None]
         holds_B1 = state_BF[:, PROGRESS, None] % 2 == 1
-        return torch.cat([planes_B4V.flatten(1), holds_B1], 1).float()
+        return torch.cat([planes_BPV.flatten(1), holds_B1], 1).float()
+
+    def _in_last_room(self, cell_B: Tensor) -> Tensor:
+        """Row and column of the house, [B, 2]."""
+        return torch.stack([cell_B // self.side, cell_B % self.side + self.doors * (self.side + 1)], 1)
+
+    def _at_goals(self, state_BF: Tensor, cell_BV2: Tensor) -> Tensor:
+        """Where the goal is, and the lure if there is one, [B, V, 2] -> [B, V, G]."""
+        place_BG2 = state_BF[:, self.goal : self.goal + 2 + 2 * self.lure].unflatten(1, (-1, 2))
+        return (cell_BV2[:, :, None] == place_BG2[:, None]).all(-1)
 
     def _built(self, state_BF: Tensor, cell_BV2: Tensor) -> tuple[Tensor, Tensor]:
         """Which cells are wall, and which are closed doors, [B, V, 2] -> [B, V] each."""
@@ -92,7 +124,7 @@ class KeyRooms(Remembering):
         if not self.doors:
             return outside_BV, between_BV
         number_BV = (column_BV // (self.side + 1)).clamp(0, self.doors - 1)
-        doorway_BV = between_BV & (row_BV == state_BF[:, THINGS + 2 * self.doors : -2].gather(1, number_BV))
+        doorway_BV = between_BV & (row_BV == state_BF[:, THINGS + 2 * self.doors : self.goal].gather(1, number_BV))
         closed_BV = doorway_BV & (state_BF[:, PROGRESS, None] // 2 <= number_BV)
         return outside_BV | (between_BV & ~doorway_BV), closed_BV
 
