@@ -205,6 +205,8 @@ class TrialCartPoleConfig:
     """Matrices that the state is seen through: turns and mirrors, a sign for each coordinate, or normal numbers."""
     start: float = 0.3
     """How far from 0 each coordinate may begin; at 1 are the position and the angle where an episode ends."""
+    lean: tuple[float, float] | None = None
+    """Between which shares of the steepest angle the pole begins, to either side; without, as the other coordinates."""
     half_length: tuple[float, float] = (0.5, 0.5)
     """Half the length of the pole, m: from, to."""
     pole_mass: tuple[float, float] = (0.1, 0.1)
@@ -298,6 +300,6 @@ def _made(cfg: EnvConfig, num_envs: int, device: torch.device, layout_seed: int)
         case TMazeConfig():
             return TMaze(num_envs, cfg.length, device)
         case TrialCartPoleConfig():
-            return TrialCartPole(num_envs, cfg.episodes, cfg.limit, cfg.maps, cfg.start, cfg.half_length, cfg.pole_mass, device)
+            return TrialCartPole(num_envs, cfg.episodes, cfg.limit, cfg.maps, cfg.start, cfg.half_length, cfg.pole_mass, cfg.lean, device)
         case GymnasiumConfig():
             return GymnasiumEnv(cfg.name, num_envs, cfg.processes, device)

@@ -27,8 +27,10 @@ class TrialCartPole:
     The state, scaled to about 1, is multiplied by a random matrix, and the two actions change places in half of the trials. The matrix of
     `maps` "orthogonal" is drawn evenly from all turns and mirrors of four dimensions, "signs" only gives each coordinate a sign, "gaussian"
     has normal numbers of variance 1/4. Half the pole's length (m) and its mass (kg) are drawn evenly from given ranges. An episode begins
-    with every coordinate at most `start` of its scale away from 0: the further, the sooner a wrong push is the end. Reward 1 / `limit` for
-    every step, so that an episode held up to its limit is worth 1.
+    with every coordinate at most `start` of its scale away from 0: the further, the sooner a wrong push is the end. With a `lean` the angle
+    begins between those shares of the steepest, to either side: near 1 the first push decides about a short pole, and as every map and
+    order of actions is as likely as its opposite, half of the first pushes at an unknown pole are wrong. Reward 1 / `limit` for every step,
+    so that an episode held up to its limit is worth 1.
     """
 
     num_actions = 2
@@ -43,6 +45,7 @@ class TrialCartPole:
         start: float,
         half_length: tuple[float, float],
         pole_mass: tuple[float, float],
+        lean: tuple[float, float] | None = None,
         device: torch.device | str = "cpu",
     ) -> None:
         for low, high in (half_length, pole_mass):
@@ -50,7 +53,9 @@ class TrialCartPole:
                 raise ValueError(f"need a range of positive numbers for the pole, got {low} to {high}")
         if not 0 < start < 1:
             raise ValueError(f"need a start between 0 and 1, where an episode ends, got {start}")
-        self.num_envs, self.episodes, self.limit, self.maps = num_envs, episodes, limit, maps
+        if lean is not None and not 0 <= lean[0] <= lean[1] < 1:
+            raise ValueError(f"need a lean between 0 and 1, where an episode ends, got {lean[0]} to {lean[1]}")
+        self.num_envs, self.episodes, self.limit, self.maps, self.lean = num_envs, episodes, limit, maps, lean
         self.device, self.generator = torch.device(device), torch.Generator(device)
         self.ranges_22 = torch.tensor([half_length, pole_mass], device=self.device)
         self.start, self.scale_4 = start, torch.tensor(SCALE, device=self.device)
@@ -101,7 +106,12 @@ class TrialCartPole:
     _kept = ("state_B4", "count_B2", "map_B44", "swapped_B", "pole_B2", "new_trial_B")
 
     def _first_states(self) -> Tensor:
-        return (2 * torch.rand(self.num_envs, 4, generator=self.generator, device=self.device) - 1) * self.start * self.scale_4
+        share_B4 = (2 * torch.rand(self.num_envs, 4, generator=self.generator, device=self.device) - 1) * self.start
+        if self.lean is not None:
+            side_B, angle_B = torch.rand(2, self.num_envs, generator=self.generator, device=self.device)
+            low, high = self.lean
+            share_B4[:, 2] = (low + (high - low) * angle_B) * torch.where(side_B < 0.5, -1.0, 1.0)
+        return share_B4 * self.scale_4
 
     def _tasks(self) -> tuple[Tensor, Tensor, Tensor]:
         map_B44 = torch.randn(self.num_envs, 4, 4, generator=self.generator, device=self.device) / 2
