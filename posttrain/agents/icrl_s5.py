@@ -52,8 +52,6 @@ class LossConfig:
     """1.0 in the paper's POPGym runs."""
     clip: PositiveFloat = 0.2
     """How far a probability may move, as a share of the old one."""
-    credit: Literal["episode", "memory"] = "episode"
-    """How far values reach: to the end of an episode, or as far as memory does, which in context is the end of a trial."""
     weight_value: PositiveFloat = 0.5
     weight_entropy: NonNegativeFloat = 0.01
 
@@ -198,10 +196,8 @@ def collect(
         action, logp = drawn(logits, draws)
         obs, reward, terminated, truncated = env.step(action)
         ended = terminated | truncated
-        after = next_inputs(env, obs, action, ended, cfg.in_context)
-        cut = ended if cfg.loss.credit == "episode" else after.reset
-        kept.append((*x, action, logp, value, reward, cfg.loss.gamma * ~cut))
-        x = after
+        kept.append((*x, action, logp, value, reward, cfg.loss.gamma * ~ended))
+        x = next_inputs(env, obs, action, ended, cfg.in_context)
     columns = [torch.stack(column) for column in zip(*kept, strict=True)]
     return Rollout(first_state, Inputs(*columns[:4]), *columns[4:]), step(x, state)[1], x, state
 

@@ -28,6 +28,7 @@ MAKERS = {
     "t-maze": lambda b: TMaze(b, 5),
     "trials": lambda b: TrialCartPole(b, 3, 12, "orthogonal", 0.05, (0.3, 0.9), (0.1, 0.1)),
     "trials, gaussian": lambda b: TrialCartPole(b, 3, 12, "gaussian", 0.05, (0.5, 0.5), (0.1, 0.1)),
+    "trials, leaning": lambda b: TrialCartPole(b, 3, 12, "known", 0.05, (0.06, 0.08), (0.1, 0.1), (0.8, 0.9)),
 }
 
 

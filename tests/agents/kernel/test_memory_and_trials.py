@@ -11,8 +11,8 @@ from posttrain.agents.kernel.rollout import begins_trial, returns_by_episode
 from posttrain.config import ConfigError
 
 
-def trial_cartpole(num_envs, episodes=3, limit=12, maps="orthogonal", start=0.05, half_length=(0.5, 0.5), pole_mass=(0.1, 0.1)):
-    return TrialCartPole(num_envs, episodes, limit, maps, start, half_length, pole_mass)
+def trial_cartpole(num_envs, episodes=3, limit=12, maps="orthogonal", start=0.05, half_length=(0.5, 0.5), pole_mass=(0.1, 0.1), lean=None):
+    return TrialCartPole(num_envs, episodes, limit, maps, start, half_length, pole_mass, lean)
 
 
 def test_a_chain_shows_its_cue_once_and_asks_at_the_end():
@@ -185,6 +185,59 @@ def test_an_episode_begins_anywhere_in_a_share_of_the_scale():
     assert (env.state_B4 / env.scale_4).mean(0).abs().max() < 0.02
     with pytest.raises(ConfigError, match=r"start between 0 and 1, where an episode ends, got 1.0"):
         make_env(TrialCartPoleConfig(start=1.0), 2)
+
+
+def test_a_pole_leans_to_either_side_between_two_shares_and_all_else_begins_as_before():
+    env = trial_cartpole(5000, lean=(0.8, 0.95), start=0.5, limit=2)
+    env.reset(torch.Generator().manual_seed(0))
+    for _ in range(2):
+        share_B4 = env.state_B4 / env.scale_4
+        assert share_B4[:, 2].abs().aminmax() == (pytest.approx(0.8, abs=1e-3), pytest.approx(0.95, abs=1e-3))
+        assert (share_B4[:, 2] > 0).float().mean().item() == pytest.approx(0.5, abs=0.03)
+        assert share_B4[:, [0, 1, 3]].abs().max(0).values.tolist() == pytest.approx([0.5, 0.5, 0.5], rel=0.01)
+        env.count_B2[:, 0] = 1  # the next step is the last of the episode
+        env.step(torch.zeros(5000, dtype=torch.long))
+
+
+@pytest.mark.parametrize("lean", [(-0.1, 0.5), (0.6, 0.5), (0.9, 1.0)])
+def test_a_lean_that_is_no_range_below_the_end_is_refused(lean):
+    with pytest.raises(ConfigError, match=rf"env: trial_cartpole: need a lean between 0 and 1, .*, got {lean[0]} to {lean[1]}"):
+        make_env(TrialCartPoleConfig(lean=lean), 2)
+
+
+def test_a_known_map_shows_the_state_and_leaves_actions_in_place():
+    env, plain = trial_cartpole(20, episodes=2, limit=3, maps="known"), CartPole(20, 500)
+    env.reset(torch.Generator().manual_seed(0))
+    plain.reset(torch.Generator().manual_seed(0))
+    for _ in range(14):  # over trials' ends too
+        plain.state_B4 = env.state_B4.clone()
+        obs, *_, cut = env.step(action := torch.arange(20) % 2)
+        expected, *_ = plain.step(action)
+        assert torch.allclose(obs * env.scale_4, env.state_B4, atol=1e-6)
+        assert torch.allclose(env.state_B4[~cut], expected[~cut], atol=1e-6)
+
+
+def share_balanced(weights, unknown_pushes, **setting):
+    """What a controller that knows state and actions holds of an episode, its first pushes drawn evenly as if it knew nothing."""
+    env, g = trial_cartpole(1000, episodes=1, pole_mass=(0.05, 0.2), maps="known", **setting), torch.Generator().manual_seed(1)
+    pushes = 0
+
+    def act(obs, first, new_trial):
+        nonlocal pushes
+        pushes += 1
+        return torch.randint(2, (1000,), generator=g) if pushes <= unknown_pushes else (obs @ torch.tensor(weights) > 0).long()
+
+    return returns_by_episode(env, act, 1, torch.Generator().manual_seed(0)).mean().item()
+
+
+def test_the_first_push_decides_about_a_short_pole_that_leans_and_hardly_about_a_long_one():
+    short = {"limit": 30, "start": 0.3, "half_length": (0.06, 0.08), "lean": (0.8, 0.95)}
+    assert share_balanced([0.5, 0.4, 1.0, 0.9], 0, **short) > 0.99
+    assert 0.52 < share_balanced([0.5, 0.4, 1.0, 0.9], 1, **short) < 0.6
+    long = {"limit": 100, "start": 0.8, "half_length": (0.4, 0.7)}
+    ceiling = share_balanced([0.72, 0.5, 1.0, 1.48], 0, **long)
+    assert 0.83 < ceiling < 0.92
+    assert ceiling < 1.25 * share_balanced([0.72, 0.5, 1.0, 1.48], 2, **long)
 
 
 def test_a_pole_without_length_is_refused():

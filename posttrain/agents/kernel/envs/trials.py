@@ -26,11 +26,11 @@ class TrialCartPole:
 
     The state, scaled to about 1, is multiplied by a random matrix, and the two actions change places in half of the trials. The matrix of
     `maps` "orthogonal" is drawn evenly from all turns and mirrors of four dimensions, "signs" only gives each coordinate a sign, "gaussian"
-    has normal numbers of variance 1/4. Half the pole's length (m) and its mass (kg) are drawn evenly from given ranges. An episode begins
-    with every coordinate at most `start` of its scale away from 0: the further, the sooner a wrong push is the end. With a `lean` the angle
-    begins between those shares of the steepest, to either side: near 1 the first push decides about a short pole, and as every map and
-    order of actions is as likely as its opposite, half of the first pushes at an unknown pole are wrong. Reward 1 / `limit` for every step,
-    so that an episode held up to its limit is worth 1.
+    has normal numbers of variance 1/4; "known" leaves state and actions as they are, so that the pole alone is unknown. Half the pole's
+    length (m) and its mass (kg) are drawn evenly from given ranges. An episode begins with every coordinate at most `start` of its scale
+    away from 0: the further, the sooner a wrong push is the end. With a `lean` the angle begins between those shares of the steepest, to
+    either side: near 1 the first push decides about a short pole, and as every map and order of actions is as likely as its opposite, half
+    of the first pushes at an unknown pole are wrong. Reward 1 / `limit` for every step, so that an episode held up to its limit is worth 1.
     """
 
     num_actions = 2
@@ -41,7 +41,7 @@ class TrialCartPole:
         num_envs: int,
         episodes: int,
         limit: int,
-        maps: Literal["orthogonal", "signs", "gaussian"],
+        maps: Literal["orthogonal", "signs", "gaussian", "known"],
         start: float,
         half_length: tuple[float, float],
         pole_mass: tuple[float, float],
@@ -121,6 +121,8 @@ class TrialCartPole:
         if self.maps == "signs":
             map_B44 = torch.diag_embed(map_B44.diagonal(dim1=1, dim2=2).sign())
         swapped_B = torch.randint(2, (self.num_envs,), generator=self.generator, device=self.device)
+        if self.maps == "known":
+            map_B44, swapped_B = torch.eye(4, device=self.device).expand_as(map_B44), torch.zeros_like(swapped_B)
         low_2, high_2 = self.ranges_22.unbind(1)
         pole_B2 = low_2 + (high_2 - low_2) * torch.rand(self.num_envs, 2, generator=self.generator, device=self.device)
         return map_B44, swapped_B, pole_B2
