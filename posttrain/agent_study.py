@@ -8,6 +8,7 @@ panels.
 
 import importlib
 import json
+import math
 import pkgutil
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
@@ -43,11 +44,13 @@ class AgentRun:
 
 @config
 class StudyPanel:
-    """A table of some numbers of some runs, and its picture: a group of bars for each run, a bar for each number."""
+    """A table of some numbers of some runs, and its picture: a group of bars for each run, a bar for each number; or a curve each."""
 
     title: str
     metrics: dict[str, str] = Field(min_length=1)
-    """Keys of result.json, nested ones joined by dots -> how they are called."""
+    """Keys of result.json, nested ones joined by dots -> how they are called. "a / b" is the ratio of two of them, seed by seed."""
+    curve: bool = False
+    """Whether the numbers follow one another, so that they make a line for each run."""
     runs: tuple[str, ...] = ()
     """Names of the runs compared; without any, all of them."""
     against: str | None = None
@@ -139,6 +142,9 @@ def _ratio(values: Sequence[float], base: Sequence[float]) -> str:
 
 
 def _numbers(results: Results, name: str, key: str) -> list[float]:
+    if " / " in key:
+        above, below = (_numbers(results, name, part) for part in key.split(" / ", 1))
+        return [a / b if b else math.nan for a, b in zip(above, below, strict=True)]
     for numbers in results[name]:
         if key not in numbers:
             raise ConfigError(f"panels: names the number {key!r}, but run {name!r} has {', '.join(numbers)}{nearest(key, numbers)}")
@@ -147,8 +153,11 @@ def _numbers(results: Results, name: str, key: str) -> list[float]:
 
 def _picture(cfg: Config, panel: StudyPanel, results: Results) -> Panel:
     names = panel.runs or tuple(cfg.runs)
-    lines = {called: [_numbers(results, name, key) for name in names] for key, called in panel.metrics.items()}
     labels = [cfg.runs[name].label for name in names]
+    if panel.curve:
+        curves = {label: [_numbers(results, name, key) for key in panel.metrics] for name, label in zip(names, labels, strict=True)}
+        return Panel(panel.title, list(panel.metrics.values()), curves, panel.y_label)
+    lines = {called: [_numbers(results, name, key) for name in names] for key, called in panel.metrics.items()}
     return Panel(panel.title, labels, lines, panel.y_label, ordered=False, bars=True)
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from posttrain.agent_study import Config, _job, main, result_of, table
+from posttrain.agent_study import Config, _job, _picture, main, result_of, table
 from posttrain.config import ConfigError, build
 
 ROOT = Path(__file__).parents[1]
@@ -75,6 +75,24 @@ def test_the_table_sets_runs_beside_another_paired_by_seed(tmp_path):
     assert slow == "| slow | 0.600 | 0.400 | 0.500 [-0.771, 1.771] |  |  |"
     results["slow"] = [{"score": 0.45}, {"score": 0.4}]
     assert "| 2.00 [2.00, 2.00] |" in table(cfg, cfg.panels[0], results)
+
+
+def test_a_ratio_of_two_numbers_is_taken_seed_by_seed(tmp_path):
+    cfg = study(tmp_path, panels=[{"title": "Gain", "metrics": {"by.8 / by.1": "gain"}, "runs": ["fast"]}])
+    results = {"fast": [{"by.1": 0.5, "by.8": 1.0}, {"by.1": 0.2, "by.8": 0.3}]}
+    # 2 and 1.5: not the ratio of the means, 1.857; standard error .25
+    assert table(cfg, cfg.panels[0], results).splitlines()[-1] == "| fast | 2.000 | 1.500 | 1.750 [-1.427, 4.927] |"
+
+
+def test_a_curve_is_a_line_for_each_run_and_bars_are_groups_of_them(tmp_path):
+    panel = {"title": "By episode", "metrics": {"1": "first", "2": "second"}}
+    results = {"fast": [{"1": 0.1, "2": 0.3}], "slow": [{"1": 0.2, "2": 0.4}]}
+    cfg = study(tmp_path, panels=[panel | {"curve": True}, panel])
+    curve, bars = (_picture(cfg, each, results) for each in cfg.panels)
+    assert (curve.places, curve.lines, curve.bars, curve.ordered) == (
+        ["first", "second"], {"fast": [[0.1], [0.3]], "slow": [[0.2], [0.4]]}, False, True,
+    )  # fmt: skip
+    assert (bars.places, bars.lines, bars.bars) == (["fast", "slow"], {"first": [[0.1], [0.2]], "second": [[0.3], [0.4]]}, True)
 
 
 def test_what_a_panel_cannot_show_is_named(tmp_path):
