@@ -140,7 +140,7 @@ class KeyRoomsConfig:
     limit: PositiveInt = 80
     """Longest episode, steps."""
     lure: bool = False
-    """Whether the last room has two goals, of which the one of the keys' colour pays and the other only ends the episode."""
+    """Whether the last room has two goals, of which only one pays, and the keys' colour says which."""
 
 
 @config

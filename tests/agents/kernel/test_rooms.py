@@ -43,7 +43,7 @@ class House:
         return {room, room + 1} if place == self.side else {room}
 
     def observation(self):
-        names = ["wall", "door", "key", "goal"] if not self.lure else ["wall", "door", "red key", "blue key", "red goal", "blue goal"]
+        names = ["wall", "door", "key", "goal"] if not self.lure else ["wall", "door", "red key", "blue key", "goal"]
         standing = self.rooms_of(self.here[1])
         cells = [(self.here[0] + x, self.here[1] + y) for x, y in itertools.product(range(-self.view, self.view + 1), repeat=2)]
         planes = [[float(name in self.looks(cell)) if self.rooms_of(cell[1]) & standing else 0.0 for cell in cells] for name in names]
@@ -51,14 +51,14 @@ class House:
 
     def looks(self, cell):
         """Names of what is in a cell."""
-        mine, other = (f"{self.colour} ", "blue " if self.colour == "red" else "red ") if self.lure else ("", "")
+        key = f"{self.colour} key" if self.lure else "key"
         things = {
             "wall": cell not in self.free,
             "door": cell in self.closed,
-            f"{mine}key": cell in self.keys,
-            f"{mine}goal": cell == self.goal,
+            key: cell in self.keys,
+            "goal": cell in (self.goal, self.lure),
         }
-        return {name for name, there in things.items() if there} | ({f"{other}goal"} if cell == self.lure else set())
+        return {name for name, there in things.items() if there}
 
 
 @pytest.mark.parametrize(
@@ -100,13 +100,18 @@ def test_a_house_that_cannot_be_built_is_refused():
         KeyRooms(4, rooms=1, lure=True)
 
 
-def test_without_the_keys_colour_a_lure_is_as_good_as_the_goal():
-    env = KeyRooms(2000, rooms=2, side=3, lure=True)
+@pytest.mark.parametrize("side", [3, 4])
+def test_the_keys_colour_alone_tells_the_goal_from_the_lure(side):
+    env = KeyRooms(4000, rooms=2, side=side, lure=True)
     env.reset(torch.Generator().manual_seed(0))
     goal, lure, colour = env.state_BF[:, 7:9], env.state_BF[:, 9:11], env.state_BF[:, 11]
-    assert not (goal == lure).all(1).any()
-    assert len({tuple(pair) for pair in torch.cat([goal, lure], 1).tolist()}) == 9 * 8
-    assert 900 < colour.sum() < 1100
+    upper, lower = torch.where(colour[:, None] == 0, torch.stack([goal, lure]), torch.stack([lure, goal]))
+    assert set(upper[:, 0].tolist()) == set(range(side // 2))
+    assert set(lower[:, 0].tolist()) == set(range(side - side // 2, side))
+    for place in (upper, lower):
+        assert set(place[:, 1].tolist()) == set(range(side + 1, 2 * side + 1))
+    assert 1850 < colour.sum() < 2150
     swapped = torch.cat([env.state_BF[:, :7], lure, goal, 1 - colour[:, None]], 1)
+    assert not torch.equal(env.observe(swapped), env.observe(env.state_BF))
     swapped[:, PROGRESS] = env.state_BF[:, PROGRESS] = 1  # with the key in hand
     assert torch.equal(env.observe(swapped), env.observe(env.state_BF))

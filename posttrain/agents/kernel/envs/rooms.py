@@ -5,8 +5,9 @@ the last room pays 1 and ends the episode. Keys, doors, goal and start are drawn
 Cells are (row, column) of the whole house, `side` rows high; between rooms is one column of wall with the door in it. A move up, right,
 down or left that is blocked stays.
 
-With a `lure` the last room has a second thing that looks like a goal. Keys and both of these have one of two colours; the one of the keys'
-colour is the goal, the other ends the episode unpaid. A key is out of sight when a choice comes, so that without memory it is a guess.
+With a `lure` the last room has two things that look like goals, one in its upper and one in its lower half. Keys have one of two colours:
+with red ones the upper thing is the goal and the other ends the episode unpaid, with blue ones it is the other way round. No key is in
+sight where the choice comes, so that without memory it is a guess.
 """
 
 import torch
@@ -16,7 +17,7 @@ from posttrain.agents.kernel.envs.grids import NUM_ACTIONS, STEPS
 from posttrain.agents.kernel.envs.memory import Remembering
 
 ELAPSED, ROW, COLUMN, PROGRESS, THINGS = 0, 1, 2, 3, 4  # columns of a state; progress counts keys taken and doors opened, in their order
-WALL, DOOR, KEY, GOAL = range(4)  # planes of the view; with a lure two of keys and two of goals, one of each colour
+WALL, DOOR, KEY, GOAL = range(4)  # planes of the view; with a lure two of keys, one of each colour
 
 
 class KeyRooms(Remembering):
@@ -45,7 +46,7 @@ class KeyRooms(Remembering):
         self.rooms, self.side, self.view, self.limit, self.lure = rooms, side, view, limit, lure
         self.doors = rooms - 1
         self.goal = THINGS + 3 * self.doors  # its column of a state
-        self.obs_shape = ((6 if lure else 4) * (2 * view + 1) ** 2 + 1,)
+        self.obs_shape = ((5 if lure else 4) * (2 * view + 1) ** 2 + 1,)
         self.steps_A2 = torch.tensor(STEPS, device=self.device)
         reach = torch.arange(-view, view + 1, device=self.device)
         self.window_V2 = torch.cartesian_prod(reach, reach)
@@ -68,8 +69,11 @@ class KeyRooms(Remembering):
         start_B2 = torch.stack([start_B // self.side, start_B % self.side], 1)
         things = [key_BD // self.side, key_BD % self.side + west_D, door_BD, self._in_last_room(goal_B)]
         if self.lure:
-            lure_B = (uniform_BU[:, -2] * (cells - 1)).long()
-            things += [self._in_last_room(lure_B + (lure_B >= goal_B)), (uniform_BU[:, -1:] * 2).long()]
+            half = self.side // 2 * self.side  # cells of the upper rows; as many lower ones are behind the other `cells - half`
+            low_B = (uniform_BU[:, -1] * 2).long()
+            goal_B, lure_B = ((uniform_BU[:, column] * half).long() for column in (2 * doors, -2))
+            goals = (goal_B + low_B * (cells - half), lure_B + (1 - low_B) * (cells - half))
+            things[3:] = [*map(self._in_last_room, goals), low_B[:, None]]
         return torch.cat([zero_B1, start_B2, zero_B1, *things], 1)
 
     def advance(self, state_BF: Tensor, action_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -91,18 +95,16 @@ class KeyRooms(Remembering):
     def observe(self, state_BF: Tensor) -> Tensor:
         cell_BV2 = state_BF[:, None, [ROW, COLUMN]] + self.window_V2
         wall_BV, door_BV = self._built(state_BF, cell_BV2)
-        key_BV, (goal_BV, *lures) = self._at_key(state_BF, cell_BV2), self._at_goals(state_BF, cell_BV2).unbind(-1)
-        things = [key_BV, goal_BV]
-        for lure_BV in lures:
-            blue_B1 = state_BF[:, -1:] == 1
-            things = [key_BV & ~blue_B1, key_BV & blue_B1, torch.where(blue_B1, lure_BV, goal_BV), torch.where(blue_B1, goal_BV, lure_BV)]
+        key_BV, goal_BV = self._at_key(state_BF, cell_BV2), self._at_goals(state_BF, cell_BV2).any(-1)
+        blue_B1 = state_BF[:, -1:] == 1
+        keys = [key_BV & ~blue_B1, key_BV & blue_B1] if self.lure else [key_BV]
         room_B1 = state_BF[:, COLUMN, None] // (self.side + 1)
         in_door_B1 = state_BF[:, COLUMN, None] % (self.side + 1) == self.side  # both rooms are seen from there
         low_B1 = room_B1 * (self.side + 1) - 1
         high_B1 = low_B1 + (self.side + 1) * (1 + in_door_B1.long())
         column_BV = cell_BV2[..., 1]
         seen_BV = (column_BV >= low_B1) & (column_BV <= high_B1)
-        planes_BPV = torch.stack([wall_BV, door_BV, *things], 1) & seen_BV[:, None]
+        planes_BPV = torch.stack([wall_BV, door_BV, *keys, goal_BV], 1) & seen_BV[:, None]
         holds_B1 = state_BF[:, PROGRESS, None] % 2 == 1
         return torch.cat([planes_BPV.flatten(1), holds_B1], 1).float()
 
