@@ -94,6 +94,13 @@ def test_an_option_is_interrupted_exactly_where_going_on_is_worth_less():
     assert not decide(agent, now, "sampled", torch.Generator())["begins"].any()
 
 
+def test_the_controller_remembers_by_the_core_asked_for():
+    for memory, numbers in ((None, 0), (GRUConfig(layers=2), 2 * 16), (S5Config(layers=3, states=8), 3 * 8)):
+        cfg = Config(env=GRID, memory=memory, **(TINY | {"width": 16}))
+        agent = Agent(cfg, make_env(GRID, 8), 3, cfg.sequence)
+        assert agent.learner.average.first_memory(5).shape == (5, numbers)
+
+
 def test_at_first_an_option_is_as_many_nats_less_likely_than_an_action_as_is_doubted():
     cfg = Config(env=GRID, options=OptionsConfig(codes=3, primitives=True, doubt=2.0), **TINY)
     world = make_env(GRID, 8)
