@@ -10,6 +10,9 @@ from scipy.special import stdtrit
 COLOURS = ("#3b6ea5", "#c8553d", "#6b8f47", "#8a6fa8", "#b8860b", "#5f6b76", "#2a9d8f", "#d08ca0")
 
 
+CLOSE = 6  # names side by side; more of them would run into each other if they were not steep
+
+
 class Panel(NamedTuple):
     """One picture: for each name, numbers per place on the x axis and seed."""
 
@@ -82,9 +85,8 @@ def draw(path: Path, panels: Sequence[Panel]) -> None:
             axis.errorbar(x, means, spread, color=colour, marker=marker, markersize=5, capsize=3, lw=1.2, ls=joined, label=named)
             for place, values in zip(x, line, strict=True):
                 axis.plot([place + 0.05] * len(values), values, ".", color=colour, alpha=0.35, markersize=4)
-        axis.set_xticks(
-            range(len(panel.places)), panel.places, rotation=0 if panel.ordered else 20, ha="center" if panel.ordered else "right"
-        )
+        angle = 0 if panel.ordered else 20 if len(panel.places) <= CLOSE else 45
+        axis.set_xticks(range(len(panel.places)), panel.places, rotation=angle, ha="center" if panel.ordered else "right")
         axis.set_title(panel.title, fontsize=10)
         axis.set_ylabel(panel.y_label)
         if panel.log:
