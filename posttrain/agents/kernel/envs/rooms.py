@@ -60,20 +60,19 @@ class KeyRooms(Remembering):
         uniform_BU = torch.rand(self.num_envs, 2 * doors + 2 + 2 * self.lure, generator=self.generator, device=self.device)
         key_BD = (uniform_BU[:, :doors] * cells).long()
         door_BD = (uniform_BU[:, doors : 2 * doors] * self.side).long()
-        goal_B = (uniform_BU[:, 2 * doors] * cells).long()
-        taken_B = key_BD[:, 0] if doors else goal_B  # what lies in the first room already
-        start_B = (uniform_BU[:, 2 * doors + 1] * (cells - 1)).long()
-        start_B = start_B + (start_B >= taken_B)
-        west_D = torch.arange(doors, device=self.device) * (self.side + 1)
-        zero_B1 = torch.zeros_like(goal_B)[:, None]
-        start_B2 = torch.stack([start_B // self.side, start_B % self.side], 1)
-        things = [key_BD // self.side, key_BD % self.side + west_D, door_BD, self._in_last_room(goal_B)]
+        goals, colour = [(uniform_BU[:, 2 * doors] * cells).long()], []
         if self.lure:
             half = self.side // 2 * self.side  # cells of the upper rows; as many lower ones are behind the other `cells - half`
             low_B = (uniform_BU[:, -1] * 2).long()
             goal_B, lure_B = ((uniform_BU[:, column] * half).long() for column in (2 * doors, -2))
-            goals = (goal_B + low_B * (cells - half), lure_B + (1 - low_B) * (cells - half))
-            things[3:] = [*map(self._in_last_room, goals), low_B[:, None]]
+            goals, colour = [goal_B + low_B * (cells - half), lure_B + (1 - low_B) * (cells - half)], [low_B[:, None]]
+        taken_B = key_BD[:, 0] if doors else goals[0]  # what lies in the first room already
+        start_B = (uniform_BU[:, 2 * doors + 1] * (cells - 1)).long()
+        start_B = start_B + (start_B >= taken_B)
+        west_D = torch.arange(doors, device=self.device) * (self.side + 1)
+        zero_B1 = torch.zeros_like(start_B)[:, None]
+        start_B2 = torch.stack([start_B // self.side, start_B % self.side], 1)
+        things = [key_BD // self.side, key_BD % self.side + west_D, door_BD, *map(self._in_last_room, goals), *colour]
         return torch.cat([zero_B1, start_B2, zero_B1, *things], 1)
 
     def advance(self, state_BF: Tensor, action_B: Tensor) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -96,8 +95,10 @@ class KeyRooms(Remembering):
         cell_BV2 = state_BF[:, None, [ROW, COLUMN]] + self.window_V2
         wall_BV, door_BV = self._built(state_BF, cell_BV2)
         key_BV, goal_BV = self._at_key(state_BF, cell_BV2), self._at_goals(state_BF, cell_BV2).any(-1)
-        blue_B1 = state_BF[:, -1:] == 1
-        keys = [key_BV & ~blue_B1, key_BV & blue_B1] if self.lure else [key_BV]
+        keys = [key_BV]
+        if self.lure:
+            blue_B1 = state_BF[:, -1:] == 1
+            keys = [key_BV & ~blue_B1, key_BV & blue_B1]
         room_B1 = state_BF[:, COLUMN, None] // (self.side + 1)
         in_door_B1 = state_BF[:, COLUMN, None] % (self.side + 1) == self.side  # both rooms are seen from there
         low_B1 = room_B1 * (self.side + 1) - 1
