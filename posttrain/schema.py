@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import re
 import types
 import typing
 from collections.abc import Iterator
@@ -107,4 +106,11 @@ def _type_name(kind: Any) -> str:
         return _type_name(typing.get_args(kind)[0])
     if typing.get_origin(kind) is Literal:
         return "|".join(str(value) for value in typing.get_args(kind))
-    return kind.__name__ if isinstance(kind, type) and not typing.get_args(kind) else re.sub(r"(\w+\.)+(?=\w)", "", str(kind))
+    parts = [_type_name(part) for part in typing.get_args(kind)]
+    if typing.get_origin(kind) in (typing.Union, types.UnionType):
+        return " | ".join(parts)
+    if parts:
+        return f"{typing.get_origin(kind).__name__}[{', '.join(parts)}]"
+    if kind is ...:
+        return "..."
+    return "None" if kind is type(None) else getattr(kind, "__name__", str(kind))

@@ -297,6 +297,8 @@ def test_every_key_is_described_with_its_type_default_and_docstring():
     assert rows["task.kind"][:2] == ["sums|oneliners|math|gsm8k|humaneval|mbpp|with_shots|file", "required"]
     assert rows["engine.kind"][:2] == ["hf|vllm|server", "hf"]
     assert rows["engine.max_model_len [vllm]"][:2] == ["int | None", "null"]
+    assert rows["engine.max_length [server]"][:2] == ["int | None", "null"]  # of positive numbers alone, which no name says
+    assert rows["kl.target"][:2] == ["tuple[float | None, ...] | None", "null"]
     assert rows["task.limit [math]"][1] == "null"
 
 

@@ -201,7 +201,7 @@ def test_a_pole_leans_to_either_side_between_two_shares_and_all_else_begins_as_b
 
 @pytest.mark.parametrize("lean", [(-0.1, 0.5), (0.6, 0.5), (0.9, 1.0)])
 def test_a_lean_that_is_no_range_below_the_end_is_refused(lean):
-    with pytest.raises(ConfigError, match=rf"env: trial_cartpole: need a lean between 0 and 1, .*, got {lean[0]} to {lean[1]}"):
+    with pytest.raises(ConfigError, match=rf"env: trial_cartpole: need a lean from low to high, .*; got {lean[0]} to {lean[1]}"):
         make_env(TrialCartPoleConfig(lean=lean), 2)
 
 

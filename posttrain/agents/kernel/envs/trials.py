@@ -54,7 +54,7 @@ class TrialCartPole:
         if not 0 < start < 1:
             raise ValueError(f"need a start between 0 and 1, where an episode ends, got {start}")
         if lean is not None and not 0 <= lean[0] <= lean[1] < 1:
-            raise ValueError(f"need a lean between 0 and 1, where an episode ends, got {lean[0]} to {lean[1]}")
+            raise ValueError(f"need a lean from low to high, 0 or more and below 1, where an episode ends; got {lean[0]} to {lean[1]}")
         self.num_envs, self.episodes, self.limit, self.maps, self.lean = num_envs, episodes, limit, maps, lean
         self.device, self.generator = torch.device(device), torch.Generator(device)
         self.ranges_22 = torch.tensor([half_length, pole_mass], device=self.device)
