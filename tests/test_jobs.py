@@ -138,6 +138,7 @@ def _alive(pid: int) -> bool:
         return False
 
 
+@pytest.mark.timeout(60)  # a job that waits for it waits for ever
 def test_what_a_job_needs_and_is_not_among_the_jobs_was_done_before(tmp_path):
     """A study leaves out the runs that are finished; those after them wait for nobody."""
     jobs = [_job(tmp_path / "after", 0, needs={tmp_path / "earlier"}), _job(tmp_path / "last", 0, needs={tmp_path / "after"})]

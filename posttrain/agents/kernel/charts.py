@@ -8,8 +8,6 @@ import numpy as np
 from scipy.special import stdtrit
 
 COLOURS = ("#3b6ea5", "#c8553d", "#6b8f47", "#8a6fa8", "#b8860b", "#5f6b76", "#2a9d8f", "#d08ca0")
-
-
 CLOSE = 6  # names side by side; more of them would run into each other if they were not steep
 
 
