@@ -202,7 +202,7 @@ class TrialCartPoleConfig:
     limit: PositiveInt = 100
     """Longest episode, steps."""
     maps: Literal["orthogonal", "signs", "gaussian", "known"] = "orthogonal"
-    """Matrices that the state is seen through: turns and mirrors, a sign for each coordinate, normal numbers; or none, and actions in place."""
+    """Matrices that the state is seen through: turns and mirrors, a sign for each coordinate, normal numbers; known: none, nor swaps."""
     start: float = 0.3
     """How far from 0 each coordinate may begin; at 1 are the position and the angle where an episode ends."""
     lean: tuple[float, float] | None = None
